@@ -446,7 +446,7 @@ def test_a_receiver_with_a_private_address_is_refused_and_the_notification_waits
     assert sender.resting, "the breaker is open, which the alert tells"
     assert set(states(pool)) == {(1, "waiting"), (0, "waiting")}
     [(error,)] = run(pool, "SELECT DISTINCT last_error FROM notifications WHERE tries = 1")
-    assert "address_refused: the receiver's address 127.0.0.1 is not a public one" in str(error)
+    assert "address_refused: the receiver's address 127.0.0.1 is not public" in str(error)
 
 
 def test_a_secret_is_rotated_without_a_webhook_that_is_not_believed(

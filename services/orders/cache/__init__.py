@@ -1,7 +1,7 @@
-"""Caches orders in the process (L1) and in Redis (L2); no reader gets an older version later.
+"""Caches orders in the process (L1) and in Redis (L2).
 
-It also has the Redis client, and the marks of users who wrote a moment ago. All of it works without
-Redis.
+Also has the Redis client, and the marks of users who wrote a moment ago. All of it works without
+Redis, only more slowly.
 """
 
 from orders.imports import defer, without

@@ -1,4 +1,4 @@
-"""Where Redis is, by the scheme of its URL: a server, a service behind Sentinels, or a cluster.
+"""Finds Redis by the scheme of its URL: a server, a service behind Sentinels, or a cluster.
 
 redis-py does the parts that are easy to get wrong: the URL, TLS, AUTH, SELECT and HELLO.
 """
@@ -57,7 +57,7 @@ def target_of(url: str) -> RedisTarget:
         # Without the text of the original error, which repeats the URL and its password.
         raise SettingError(
             "ORDERS_REDIS_URL is wrong: a host, a port or a parameter cannot be read "
-            "(an IPv6 address stands in [ ])"
+            "(write an IPv6 address in [ ])"
         ) from None
 
 
@@ -139,7 +139,7 @@ class SingleServer:
 
 
 def _sentinels(transport: str, url: str) -> RedisTarget:
-    # Imported by scheme: whoever has one server does not need redis-py's clients.
+    # Imported only for this scheme: a single server does not need redis-py's clients.
     from orders.cache.discovery import Sentinels
 
     service, _, database = urlsplit(url).path.strip("/").partition("/")
@@ -155,7 +155,7 @@ def _sentinels(transport: str, url: str) -> RedisTarget:
 
 
 def _cluster(transport: str, url: str) -> RedisTarget:
-    # Imported by scheme, like Sentinels.
+    # Imported only for this scheme, like Sentinels.
     from orders.cache.discovery import Cluster
 
     if urlsplit(url).path.strip("/") not in {"", "0"}:

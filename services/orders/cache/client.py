@@ -46,7 +46,7 @@ _log = structlog.get_logger()
 
 
 class RedisDown(Transient):
-    """Do without Redis: it is down, too slow, or refuses."""
+    """Do without Redis: it is unavailable, too slow, or refuses the command."""
 
 
 class RedisRefused(RedisDown):
@@ -65,9 +65,9 @@ class RedisBypassed(RedisDown):
 
 
 class Gate:
-    """Circuit breaker: open after a failure for `retry_after_s`, then half-open for one caller.
+    """Lets no caller through for `retry_after_s` after a failure; then one caller tries Redis.
 
-    Named after a gate: *closed* means that no caller gets through.
+    This is a circuit breaker with the words of a gate: *closed* means that no caller gets through.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Gate:
             _log.warning("redis.bypassed", reason=reason)
 
     def failed_within(self, seconds: float) -> bool:
-        """Whether a call failed in the last `seconds`: what others wrote then may be lost."""
+        """Whether a call failed in the last `seconds`: writes of that time may be lost."""
         return self._clock() - self._failed_at < seconds
 
 
@@ -172,11 +172,11 @@ class Redis:
         return self._slot.link is not None
 
     def call(self, *command: Argument) -> Reply:
-        """Do one command. Raises RedisDown."""
+        """Run one command and return its reply. Raises RedisDown."""
         return self.run(command)[0]
 
     def run(self, *commands: Command) -> list[Reply]:
-        """Do the commands in one round trip and return their replies; EVALSHA loads its script.
+        """Run the commands in one round trip and return their replies; EVALSHA loads its script.
 
         A command may be repeated when the server closed an idle connection. Raises RedisDown.
         """
@@ -194,7 +194,7 @@ class Redis:
             self.gate.failed(_describe(error))
             raise RedisDown(f"Redis does not answer: {_describe(error)}") from error
         except BaseException:
-            self._drop()  # its late reply would be taken for the reply to the next command
+            self._drop()  # else a late reply would be taken for the reply to the next command
             raise
         self.gate.passed()
         return _refuse_errors(commands, replies)
@@ -202,7 +202,7 @@ class Redis:
     def may_have_lost_within(self, seconds: float) -> bool:
         """Whether Redis may have lost what other processes wrote in the last `seconds`.
 
-        It may have after a failure, and if a server is new to this process, restarted or promoted.
+        True after a failure, and if a server is new to this process, was restarted or promoted.
         """
         new = time.monotonic() - self._servers_since < seconds
         return new or self.gate.failed_within(seconds)
@@ -231,7 +231,7 @@ class Redis:
     def _complete(
         self, commands: Sequence[Command], replies: list[Reply], deadline: float
     ) -> list[Reply]:
-        """Send the scripts that the server did not know again, with their text."""
+        """Repeat the scripts that the server did not know, with their text."""
         unknown = [
             i
             for i, reply in enumerate(replies)
@@ -254,9 +254,9 @@ class Redis:
         return link
 
     def _opened(self, deadline: float) -> PrimaryConnections:
-        """Wait for another thread to open a link, so that the budget bounds DNS look-ups, too.
+        """Let another thread open a link, so that the time budget covers DNS look-ups, too.
 
-        A link that comes too late serves the next call of this thread.
+        If the link opens too late for this call, it serves the next call of this thread.
         """
         opening = self._slot.opening or self._start_opening()
         self._slot.opening = opening  # kept when the wait below ends too early

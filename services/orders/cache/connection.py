@@ -1,8 +1,8 @@
 """One thread's connections to Redis servers, with a time limit for each exchange.
 
 A `RedisConnection` leads to one server. `PrimaryConnections` has those to all primaries, and knows
-which one has each key. We read replies in our own loop, with hiredis. redis-py's timeout holds for
-each piece of a reply and not for the whole, and its loop takes 1.3 times as much CPU.
+which one has each key. We read replies in our own loop, with hiredis. redis-py's timeout applies to
+each piece of a reply instead of the whole, and its loop takes 1.3 times as much CPU.
 """
 
 import contextlib
@@ -84,7 +84,7 @@ class RedisConnection:
     def identify(self, deadline: float) -> None:
         """Read the server's replication id, which changes when it restarts or is promoted.
 
-        Waits until `deadline`, whatever the connection's own limit. Raises NotPrimary, and what
+        Waits until `deadline` instead of the connection's own limit. Raises NotPrimary, and what
         `exchange` raises.
         """
         self._socket.sendall(pack((b"INFO", b"replication")))
@@ -147,7 +147,7 @@ class RedisConnection:
         self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # any buffer will do
 
     def _limit(self, seconds: float) -> None:
-        """End each wait after `seconds`, by a socket option: `settimeout` would add a poll()."""
+        """Limit each wait to `seconds` with a socket option; `settimeout` would add a poll()."""
         if seconds <= 0:
             raise TimeoutError("no reply in time")
         if self._tls:
@@ -166,7 +166,7 @@ class Connected(NamedTuple):
 
 
 class PrimaryConnections:
-    """One thread's connections to all primaries, which are used and dropped together."""
+    """One thread's connections to all primaries. They are used and dropped together."""
 
     def __init__(self, connected: Connected, generation: int) -> None:
         self._connections = connected.connections

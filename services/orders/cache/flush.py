@@ -1,4 +1,4 @@
-"""Deletes every cached order: after a promotion, some versions may be of lost commits."""
+"""Deletes every cached order: after a promotion, some versions may come from lost commits."""
 
 import contextlib
 import time
@@ -23,7 +23,7 @@ _MARKED_S: Final = int(2 * KNOWN_S)  # by then every L1 has forgotten the older 
 def flush(settings: CacheSettings) -> int:
     """Delete all cached orders of this installation and return how many there were.
 
-    Every L1 watches these keys, and forgets its versions when it sees the marker. Raises RedisDown.
+    Every L1 watches these keys and forgets its versions when it sees the marker. Raises RedisDown.
     """
     if settings.url is None:
         return 0

@@ -1,12 +1,12 @@
 """L1: orders in this process, trusted only while Redis reports every change.
 
 An entry that is no longer trusted still records the newest known version. So a late answer of a
-lagging replica cannot take a reader back in time. `AbsentIds` are ids that no order has or will
+lagging replica cannot show a reader an older version. `AbsentIds` are ids that no order has or will
 get.
 
 The `Tracker` uses Redis's client-side caching: on every primary it sends `CLIENT TRACKING ON BCAST
 PREFIX …order:` over RESP3, and Redis reports each change. If a connection died unnoticed, L1 would
-be stale for ever. So the tracker sends a HELLO every BEAT_S.
+stay old for ever. So the tracker sends a HELLO every BEAT_S.
 
 An answer to HELLO proves that all changes before the *previous* HELLO have been reported. It cannot
 prove more: in one round of its event loop, the server may send invalidations after the answer. The
@@ -33,8 +33,8 @@ from orders.cache.connection import NotPrimary, RedisConnection, pack
 # Redis. Together that is less than the 1 s in which every reader must see a change.
 TRUST_S: Final = 0.8
 # Seconds for which a known version is preferred to an older answer: longer than any replica lags.
-# It must end, because a database restored from a backup has older versions that are right. After a
-# promotion, `flush` makes L1 forget the versions at once.
+# The time is limited, because the older versions of a database restored from a backup are right.
+# After a promotion, `flush` makes L1 forget the versions at once.
 KNOWN_S: Final = 300.0
 _STRIPES: Final = 4096  # a change drops the pending fills of 1/4096 of all orders
 SETTLED_S: Final = 10.0  # twice the longest statement
@@ -64,7 +64,7 @@ class CachedOrder(msgspec.Struct, frozen=True, gc=False):
 
 
 class Lease(NamedTuple):
-    """The right to fill L1; it ends when the order changes or the connection to Redis is lost."""
+    """The right to fill L1. It ends when the order changes or the connection to Redis is lost."""
 
     epoch: int
     changes: int
@@ -100,7 +100,7 @@ class LocalOrders:
         return self._clock() < self._trusted_until
 
     def read(self, order_id: int) -> CachedOrder | None:
-        """Return the snapshot if it is current to within TRUST_S."""
+        """Return the snapshot if it was current at most TRUST_S ago."""
         entry = self._entries.get(order_id)
         if entry is None or entry.epoch != self._epoch:
             return None
@@ -114,7 +114,7 @@ class LocalOrders:
         return entry.order
 
     def lease(self, order_id: int) -> Lease:
-        """Return the right to fill. Take it before you read the value to fill with."""
+        """Return the right to fill. Take it before you read the value from Redis."""
         return Lease(self._epoch, self._changes[order_id % _STRIPES])
 
     def fill(self, order: CachedOrder, lease: Lease, ttl_s: float) -> None:
@@ -166,7 +166,7 @@ class LocalOrders:
                 entry.fresh_until = 0.0
 
     def forget(self) -> None:
-        """Drop everything, also known versions: some may be of lost commits."""
+        """Drop everything, also known versions: some may come from lost commits."""
         with self._lock:
             self._epoch += 1
             self._entries.clear()
@@ -209,7 +209,7 @@ class AbsentIds:
             self._until.pop(order_id, None)
 
     def __contains__(self, order_id: int) -> bool:
-        """Whether the order was missing a moment ago, and cannot exist now."""
+        """Whether the order was missing in the last ABSENT_S, and cannot exist now."""
         until = self._until.get(order_id)
         return until is not None and self._clock() < until
 
@@ -250,7 +250,7 @@ class Tracker:
         retry_after_s: float,
         lost: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take what to call when the servers may have been replaced."""
+        """Take the function to call when the servers may have been replaced."""
         self._target = target
         self._local = local
         self._key_prefix = key_prefix.encode()
@@ -314,7 +314,7 @@ class Tracker:
                 while not self._stopping.is_set():
                     self._listen(selector, listeners)
                     if self._target.primaries() != connected.keys():
-                        raise Moved("other servers are primaries by now")
+                        raise Moved("other servers are primaries now")
         finally:
             for connection in connections:
                 connection.close()
@@ -385,7 +385,7 @@ class _Listener:
             raise Refused(str(message))
         elif self._waiting is not None:  # the answer to HELLO
             if isinstance(message, dict) and message.get(b"role", b"master") != b"master":
-                raise NotPrimary("the server is a replica by now")
+                raise NotPrimary("the server is a replica now")
             self.heard_until = self._answered
             self._answered, self._waiting = self._waiting, None
 

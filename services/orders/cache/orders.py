@@ -1,9 +1,9 @@
-"""The order cache: L1, then L2, then the database, once for all threads that ask together.
+"""The order cache: looks in L1, then in L2, then in the database, once for all waiting threads.
 
 It guarantees:
 
 - Once `put` has returned with Redis up, every reader gets that version, or a newer one, within 1 s.
-  L2 has it at once. L1 is told of the change; while it cannot be told, it is not trusted.
+  L2 has it at once. Redis reports the change to L1; without reports L1 is not trusted.
 - Within a process no reader gets an older version after a newer one. This holds for
   `local.KNOWN_S`, while L1 has room for the order (`local_entries`). Across processes it holds
   after 1 s.
@@ -11,11 +11,11 @@ It guarantees:
   1.6 × `live_ttl_s` for a live order. For an ended order it lasts until the writer's
   `WriteBacklog` is written; if the writer dies before, at most 1.6 × `terminal_ttl_s`.
 - After a failover of PostgreSQL that lost commits, `flush` makes L2 and every L1 forget all
-  versions. What was being read at that moment may come back, for at most `local.KNOWN_S`.
+  versions. A version that was being read at that moment may return, for at most `local.KNOWN_S`.
 - If Redis restarts empty, it has no old versions. Only a reader that read the database before a
   change may fill in the old version after it, within FILL_S. That entry lives for its TTL.
 - If Redis restarts from an old snapshot, or fails over to a lagging replica, its entries may be old
-  until their TTL ends. So run it without persistence: it contains nothing that has to survive.
+  until their TTL ends. So run Redis without persistence: none of its data has to survive.
 
 In L2 (`SharedOrders`, in Redis) an older version never replaces a newer one. Versions that could
 not be written wait in the `WriteBacklog` until Redis is back. Without it, an order refunded while
@@ -46,7 +46,7 @@ Fetch = Callable[[], CachedOrder | None]
 # A fill may be older than the version in Redis, which then refuses it. So it must come while that
 # version is still there: a live one stays for 0.9 × `live_ttl_s`, and a replica may lag by 0.5 s.
 _FILL_SHARE: Final = 0.5
-# L1 keeps an entry for this share of its TTL in L2, in case that no change is reported.
+# L1 keeps an entry for this share of its TTL in L2, in case a change is not reported.
 _LOCAL_SHARE: Final = 0.5
 JOIN_S: Final = 0.3  # do not join an older flight: the order may have changed since
 WAIT_S: Final = 5.0  # `statement_timeout`: no look-up takes longer
@@ -64,7 +64,7 @@ redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return false
 """
 _JITTER: Final = 0.1  # share of the TTL, so that entries filled together do not expire together
-# About 5 MB. When it is full, the oldest are dropped; their entries in Redis end by their TTL.
+# About 5 MB. When the backlog is full, the oldest are dropped; their old entries in Redis expire.
 _BACKLOG_LIMIT: Final = 10_000
 _BATCH: Final = 100  # about 50 kB a round trip, well within the budget of a call
 _log = structlog.get_logger()
@@ -73,8 +73,8 @@ _log = structlog.get_logger()
 def snapshot(order: Order) -> CachedOrder:
     """Return an order as the cache keeps it: the finished answer.
 
-    With a refund pending it does not count as ended, because it will change. The worker that
-    refunds it may die before it updates the cache, so an entry must not live long.
+    An order with a pending refund does not count as ended, because it will change. The worker that
+    refunds it may die before it updates the cache, so the entry must expire soon.
     """
     terminal = order.status in TERMINAL and not order.refund_pending
     return CachedOrder(order.id, order.user_id, order.version, terminal, order_json(order))
@@ -123,7 +123,7 @@ class OrderCache:
         self._backlog.close()
 
     def load(self, order_id: int, fetch: Fetch) -> CachedOrder | None:
-        """Return the snapshot, from `fetch` if needed: once for all threads that ask together.
+        """Return the snapshot, from `fetch` if needed; threads that ask meanwhile share the call.
 
         `fetch` may return None only if the primary has no such order. Raises what `fetch` raises.
         """

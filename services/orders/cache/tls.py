@@ -1,7 +1,7 @@
 """TLS to Redis with one context for all connections, until one of its files changes.
 
-redis-py makes a context for each connection, and reads all CAs for it. For the system's CAs that
-takes 20 ms of the 50 ms that a call has.
+redis-py makes a context for each connection, and reads all CAs for it. With the system's CAs this
+takes 20 ms, and a whole call may take 50 ms.
 """
 
 import os

@@ -4,7 +4,7 @@ A mark is a key in Redis. "No mark" means "no recent write" only if no mark can 
 
 - If a mark cannot be set, the writer announces that (`announce`) before it commits. All processes
   then read all lists from the primary for a while.
-- Another key says since when marks are kept. A flush of Redis deletes it together with the marks.
+- Another key tells since when marks are kept. A flush of Redis deletes it together with the marks.
 - A new, restarted or promoted server may have lost the last marks. So after a process connects to
   one, it does not rely on missing marks for `keep_s`.
 """
@@ -22,7 +22,7 @@ _ENTRIES: Final = 10_000
 # Number of groups of users. The marks of a group share a hash tag, and so a node of a cluster, with
 # the key that says since when marks are kept. Guess: enough to spread the marks over the nodes.
 _GROUPS: Final = 64
-_SINCE_MS: Final = 30 * 86_400_000  # TTL of that key; what has passed of it is its age
+_SINCE_MS: Final = 30 * 86_400_000  # TTL of that key; its age is this minus the remaining TTL
 # Returns 1: marked; 0: not marked; -1: not marked, but marks exist for less than ARGV[2] ms.
 _LOOK_UP: Final = b"""
 if redis.call('EXISTS', KEYS[1]) == 1 then return 1 end
@@ -47,7 +47,7 @@ class RecentWriters:
         announce: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take what to call if a write could not be marked; it returns when all processes know."""
+        """Take `announce`: called if a mark fails; returns when all processes know of it."""
         self._redis = redis
         self._keep_s = keep_s
         self._announce = announce

@@ -1,4 +1,4 @@
-"""Calls to the external services: Inventory and Payment, by contract and within limits."""
+"""Calls to the external services Inventory and Payment, with deadlines, retries and limits."""
 
 from orders.imports import without
 

@@ -20,8 +20,8 @@ _PRIVATE: Final = _networks(
     "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16",
     "::1/128", "fc00::/7",
 )  # fmt: skip
-# Here clouds hand out a machine's credentials: link-local addresses (AWS, Azure, Google Cloud and
-# others); Alibaba, Azure's host, Oracle; AWS and Google Cloud over IPv6.
+# Addresses at which clouds give out a machine's credentials: link-local ones (AWS, Azure, Google
+# Cloud and others); Alibaba, Azure's host, Oracle; AWS and Google Cloud over IPv6.
 _METADATA: Final = _networks(
     "169.254.0.0/16", "fe80::/10",
     "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32",
@@ -49,7 +49,7 @@ class AllowedAddresses:
     ) -> None:
         """Allow private and loopback addresses too, or all of some networks.
 
-        `private` allows no address that hands out a machine's credentials; `networks` does.
+        `private` allows no address that gives out a machine's credentials; `networks` may.
         """
         self._private, self._networks, self._resolve = private, tuple(networks), resolve
 
@@ -60,8 +60,8 @@ class AllowedAddresses:
         for address in addresses:
             if not self.admit(address):
                 raise AddressRefused(
-                    f"the receiver's address {address} is not a public one;"
-                    " ORDERS_NOTIFICATION_ALLOW_PRIVATE can allow it"
+                    f"the receiver's address {address} is not public;"
+                    " set ORDERS_NOTIFICATION_ALLOW_PRIVATE to allow it"
                 )
         return addresses
 

@@ -1,8 +1,8 @@
-"""Parses an HTTP answer that arrives in pieces: whether it is complete, and its content.
+"""Parses an HTTP answer that arrives in pieces: tells whether it is complete, and its content.
 
 It understands only what today's servers send to a plain request: HTTP/1.1 with a length or in
-chunks. It refuses everything else, also what other parsers might read differently. The caller then
-repeats the request with urllib3 on a separate connection.
+chunks. It refuses all other answers, and those that other parsers might read differently. The
+caller then repeats the request with urllib3 on a separate connection.
 """
 
 import re
@@ -25,7 +25,7 @@ _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,%d})[ \t]*(?:;[^\r\n\x00]*)?\Z" % _M
 
 
 class NotUnderstood(Exception):
-    """Ask again with a full client, and close this connection: its next bytes mean nothing."""
+    """Ask again with a full client, and close this connection: its next bytes are unusable."""
 
 
 class TooLong(Exception):

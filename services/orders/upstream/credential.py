@@ -82,7 +82,7 @@ class BearerToken:
 class ClientCertificate:
     """A certificate and its key, read again for each new connection. Thread-safe.
 
-    If the new files cannot be read, or do not fit together because only one was replaced yet, the
+    If the new files cannot be read, or do not match because only one was replaced so far, the
     previous pair stays in use.
     """
 

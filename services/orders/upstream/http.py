@@ -107,11 +107,11 @@ def has_code(reply: HttpResponse) -> bool:
 
 
 class Upstream:
-    """Call one upstream under its policy. Make it after fork; any thread may use it.
+    """A client of one upstream under its policy. Create it after fork; any thread may use it.
 
     `name` is the label of its metrics. `definite` tells whether a 4xx is an answer about the
-    request; any other 4xx is a failure in between. `addresses` are those that the upstream may
-    have; none: any. `credential` identifies us. `clock`, `sleep` and `jitter` (0 to 1) are for
+    request; any other 4xx comes from something in between. `addresses` are those that the upstream
+    may have; none: any. `credential` identifies us. `clock`, `sleep` and `jitter` (0 to 1) are for
     tests.
     """
 
@@ -151,15 +151,15 @@ class Upstream:
         self._transport.close()
 
     def call(self, request: HttpRequest, read: Callable[[HttpResponse], T]) -> T:
-        """Send a request until a usable answer comes, and return what `read` makes of it.
+        """Send a request until a usable answer comes, and return the result of `read`.
 
-        `read` gets 2xx and definite 4xx answers. It raises InvalidAnswer for what it cannot
-        understand and Permanent for a definite no. `call` raises Unavailable if no reliable answer
-        came in time (NotAsked: nothing was sent), Transient if this process is too busy to ask, and
-        Permanent.
+        `read` gets 2xx and definite 4xx answers. It raises InvalidAnswer for an answer that it
+        cannot understand, and Permanent for a definite refusal. `call` raises Unavailable if no
+        reliable answer came in time (NotAsked: nothing was sent), Transient if this process is too
+        busy to ask, and Permanent.
         """
         started_s = self._clock()
-        outcome = CallOutcome.REFUSED  # what remains when `read` raises
+        outcome = CallOutcome.REFUSED  # if `read` raises
         try:
             result = self._call(Call(request, read), started_s + self.policy.deadline_s)
             outcome = CallOutcome.SUCCESS
@@ -253,7 +253,7 @@ class Upstream:
         self._breaker.leave(admission, failed=failed)
 
     def give_back(self, admission: object) -> None:
-        """Tell the breaker that an admitted try ended and says nothing about the upstream."""
+        """Tell the breaker that a try ended without a result that concerns the upstream."""
         self._breaker.give_back(admission)
 
     def release(self) -> None:
@@ -261,7 +261,7 @@ class Upstream:
         self._permits.release()
 
     def understand(self, reply: HttpResponse, call: Call[T]) -> T:
-        """Return what `read` makes of an answer. Raises TryFailed, Permanent for a definite no."""
+        """Return the result of `read`. Raises TryFailed, and Permanent for a definite refusal."""
         _check_status(reply, self._definite)
         try:
             return call.read(reply)
@@ -313,7 +313,7 @@ class CircuitOpen(Exception):
 
 
 class Breaker:
-    """Guard the calls to one upstream: `enter` before, `leave` after, whatever happens.
+    """Guards the calls to one upstream: `enter` before each call, `leave` after it in all cases.
 
     Any thread may use it. pybreaker counts failures and keeps the state; this class decides when to
     ask it. pybreaker's own `call` holds a lock during the guarded call, so all calls to an upstream

@@ -26,7 +26,7 @@ _log = structlog.get_logger()
 
 
 class Availability(msgspec.Struct, rename="camel", frozen=True):
-    """How many units could be reserved now, and whether they suffice for the quantity asked for."""
+    """How many units could be reserved now, and whether they suffice for the given quantity."""
 
     product_id: int
     available: int
@@ -40,11 +40,11 @@ class ReservationStatus(enum.StrEnum):
     COMMITTED = "committed"
     RELEASED = "released"
     RETURNED = "returned"
-    UNKNOWN = "unknown"  # Inventory has never heard of it
+    UNKNOWN = "unknown"  # Inventory has no reservation under the key
 
 
 class OutOfStock(msgspec.Struct, frozen=True):
-    """Inventory has too few units; nothing is held."""
+    """Inventory has too few units; it reserved none."""
 
     order_id: int
 
@@ -85,7 +85,7 @@ _CONFLICTS: Final = {
 class Inventory:
     """The inventory service. Every method may be repeated: it takes effect once per key.
 
-    Every method raises Transient when no reliable answer came, and Permanent for a definite no.
+    Every method raises Transient if no reliable answer came, and Permanent for a definite refusal.
     """
 
     def __init__(self, upstream: Upstream) -> None:
@@ -193,10 +193,10 @@ class StockAnswer(enum.StrEnum):
 
 
 class AdmissionCheck:
-    """Ask for a product at most once per `ttl_s` and process, however many orders want it.
+    """Asks for a product at most once per `ttl_s` and process, for any number of orders.
 
-    It remembers the units, not the verdict, so that one answer serves every quantity. It remembers
-    failures as well: a slow Inventory costs one budget per product and TTL, not one per order.
+    It remembers the units, so that one answer serves every quantity. It remembers failures as well:
+    a slow Inventory costs one time budget per product and TTL, not one per order.
     `ask` is `Inventory.availability` of an upstream whose policy is `within(budget_s)`. A thread
     waits as long for an answer that another thread has asked for.
     """

@@ -95,7 +95,7 @@ class Ledger(Generic[E]):
             if page.next is None:
                 return
             if page.next == cursor:
-                raise Transient(f"{self._upstream.name}: the ledger does not get any further")
+                raise Transient(f"{self._upstream.name}: the ledger's next page is the same page")
             cursor = page.next
 
     def of_order(self, order_id: int) -> list[E]:
@@ -109,7 +109,7 @@ class Ledger(Generic[E]):
     def _read(self, reply: HttpResponse) -> LedgerPage[E]:
         if reply.status == 400 and error_code(reply) == "invalid_cursor":
             # The ledger was restored or emptied: the next run begins anew.
-            raise Transient(f"{self._upstream.name}: the cursor is not known any more")
+            raise Transient(f"{self._upstream.name}: the cursor is no longer known")
         page: LedgerPage[E] = decode(reply, self._answer)
         if any(entry.at.tzinfo is None for entry in page.entries):
             raise InvalidAnswer("a moment without an offset")

@@ -1,9 +1,8 @@
 """Makes many calls at once on one thread; `Upstream.call` takes a thread for each try.
 
 Each call has the tries, waits, deadlines, breaker, bulkhead, spans and metrics of `Upstream.call`.
-One thread sends on kept connections and reads whatever has arrived, so no thread waits for a single
-call. The upstream's threads open the connections, because a name server or a handshake may take any
-time.
+One thread sends on kept connections and reads what has arrived, so no thread waits for a single
+call. The upstream's threads open the connections, because a look-up or a handshake may take long.
 """
 
 import collections
@@ -45,7 +44,7 @@ _log = structlog.get_logger()
 
 
 class Answered(NamedTuple, Generic[Token]):
-    """How a call ended: with what its `read` returned, or with the error `Upstream.call` raises.
+    """How a call ended: the result of `read`, or the error that `Upstream.call` would raise.
 
     Any other error says nothing about the call: repeat it with `Upstream.call`.
     """
@@ -128,7 +127,7 @@ class _CallQueue(Generic[Token]):
 class ParallelCalls(Generic[Token]):
     """Calls under way. One thread uses it; any thread may `wake` it.
 
-    `width` is how many calls to one upstream are in flight; others wait their turn.
+    At most `width` calls to one upstream are in flight; the others wait.
     """
 
     def __init__(self, width: int, clock: Callable[[], float] = time.monotonic) -> None:

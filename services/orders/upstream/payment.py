@@ -29,7 +29,7 @@ class Captured(msgspec.Struct, frozen=True):
 
 
 class Declined(msgspec.Struct, frozen=True):
-    """The attempt is over: no money moved, and none will."""
+    """The attempt failed for good: no money moved, and none will."""
 
     attempt_id: str
     order_id: int
@@ -73,8 +73,8 @@ class Payment:
     """The payment service. Every method may be repeated: it takes effect once per attempt id.
 
     Every method raises Transient when no reliable answer came. The outcome is then *unknown*: only
-    asking again under the same attempt id can settle it. Permanent is a definite no to the request
-    itself: it is malformed, or the attempt id was used for something else.
+    another call under the same attempt id can settle it. Permanent means that Payment refuses the
+    request itself: it is malformed, or its attempt id belongs to another request.
     """
 
     def __init__(self, upstream: Upstream) -> None:
@@ -145,7 +145,7 @@ def _request(method: str, kind: str, attempt_id: str, body: bytes | None = None)
 
 
 def _checked(reply: HttpResponse, attempt_id: str, order_id: int, amount: Decimal) -> _Attempt:
-    """Decode an answer. Raises InvalidAnswer unless it is about the attempt asked for."""
+    """Decode an answer. Raises InvalidAnswer unless it is about the requested attempt."""
     attempt = decode(reply, _Attempt)
     if (attempt.attempt_id, attempt.order_id, attempt.amount) != (attempt_id, order_id, amount):
         raise InvalidAnswer("another attempt than the one asked for")

@@ -1,9 +1,9 @@
-"""One HTTP exchange with an upstream, which ends at its deadline whatever the server does.
+"""One HTTP exchange with an upstream, which always ends at its deadline.
 
-The timeouts of urllib3 hold for each socket operation, so a server that sends a byte now and then
-keeps a caller for ever. Resolving a name has no timeout at all. Therefore the exchange runs on a
-separate thread, and the caller waits for it until the deadline. Then the caller shuts the socket
-down, which ends the thread, too.
+urllib3's timeouts apply to each socket operation, so a server that sends a byte now and then can
+keep a caller waiting for ever. Resolving a name has no timeout at all. Therefore the exchange runs
+on a separate thread, and the caller waits for it until the deadline. Then the caller shuts the
+socket down, which ends the thread, too.
 """
 
 import contextlib
@@ -39,8 +39,8 @@ class CallOutcome(enum.StrEnum):
     """How a call ended: the label of its metric."""
 
     SUCCESS = "success"
-    REFUSED = "refused"  # a definite no (4xx)
-    DENIED = "denied"  # about our access or route, not the order, which waits for the repair
+    REFUSED = "refused"  # a definite refusal (4xx)
+    DENIED = "denied"  # our access or route is wrong; the order waits until that is repaired
     TIMEOUT = "timeout"
     CONNECTION_ERROR = "connection_error"
     SERVER_ERROR = "server_error"
@@ -82,7 +82,7 @@ class HttpResponse(msgspec.Struct, frozen=True):
 class Call(NamedTuple, Generic[T_co]):
     """A request, and the function that reads its answer.
 
-    `read` raises InvalidAnswer for what it cannot understand and Permanent for a definite no.
+    `read` raises InvalidAnswer if it cannot understand it, and Permanent for a definite refusal.
     """
 
     request: HttpRequest
@@ -168,7 +168,7 @@ class Transport:
             exchange.abort()
             raise TryFailed(CallOutcome.TIMEOUT, f"no answer within {timeout_s:.3g} s") from None
         except KeyboardInterrupt:
-            exchange.abort()  # the process ends no sooner than its threads
+            exchange.abort()  # the process cannot end before its threads
             raise
 
     def _exchange(
@@ -277,7 +277,7 @@ class _Exchange:
         self._socket: socket.socket | None = None
 
     def uses(self, sock: socket.socket) -> None:
-        """Remember the socket; shut it down at once if the time is over already."""
+        """Remember the socket; if the deadline has passed already, shut it down at once."""
         with self._lock:
             self._socket = sock
             if self.aborted:
