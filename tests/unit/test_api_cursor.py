@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orders.api.order_list import InvalidCursor, seal, unseal
+from orders.api.order_list import InvalidCursor, seal, sealing_key, unseal
 from orders.database.orders import Position
 from orders.domain.order import MAX_ID
 from orders.settings import OrderSettings, load
@@ -63,6 +63,16 @@ def test_a_cursor_of_another_deployment_is_refused() -> None:
     cursor = seal(Position(dt.datetime(2026, 1, 2, tzinfo=dt.UTC), 3), 4, KEY)
     with pytest.raises(InvalidCursor):
         unseal(cursor, 4, b"another key of some length")
+
+
+@pytest.mark.parametrize("length", [16, 64, 65, 1000])
+def test_a_secret_may_have_any_length(length: int) -> None:
+    position = Position(dt.datetime(2026, 1, 2, tzinfo=dt.UTC), 3)
+    secret = b"s" * length
+    cursor = seal(position, 4, sealing_key(secret))
+    assert unseal(cursor, 4, sealing_key(secret)) == position
+    with pytest.raises(InvalidCursor):
+        unseal(cursor, 4, sealing_key(secret[:-1] + b"t"))
 
 
 OLD, NEW = "the-old-key-of-some-length", "the-new-key-of-some-length"
