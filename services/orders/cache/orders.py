@@ -213,7 +213,7 @@ class OrderCache:
         return newest
 
     def _fill(self, order: CachedOrder) -> CachedOrder:
-        """Store a fetched version in L2. L1 is told of this write, so it reads it from there."""
+        """Store a fetched version in L2. Redis reports this write, so L1 reads it from L2."""
         try:
             return self._shared.put(order) or order
         except RedisDown:

@@ -290,7 +290,7 @@ class Consumer:
             self._work.put(work)
 
     def let_go(self, works: Sequence[_Work]) -> None:
-        """Count messages as no longer in hand."""
+        """Count messages as no longer under way in this process."""
         with self._idle:
             self._under_way -= len(works)
             for work in works:

@@ -94,7 +94,7 @@ class Source(Protocol):
         """Acknowledge messages that need no more work."""
 
     def leave(self, member: Member, error: OrdersError | None) -> None:
-        """Have a message handled by itself; `error`, if it is known, is how its try ended."""
+        """Have a message handled singly; `error`, if known, is how its try ended."""
 
 
 class SetHandler(Protocol):
@@ -189,7 +189,7 @@ class Sets(Generic[W]):
             self._ways.finish([member.work for member in members])
 
     def leave(self, member: Member, error: OrdersError | None) -> None:
-        """Have a message handled by itself; `error`, if it is known, is how its try ended."""
+        """Have a message handled singly; `error`, if known, is how its try ended."""
         self._in_hand.discard(member)
         try:
             if member.span is not None:

@@ -88,7 +88,7 @@ class _Share:
         """Take the smallest share."""
         self.value = 1.0
         self._least = least
-        # From placed to Completed, in seconds: while nobody had many, and since the last change.
+        # Times from placed to Completed: while no customer had many, and since the last change.
         self._usual_s: collections.deque[float] = collections.deque(maxlen=_USUAL_SAMPLES)
         self._crowded_s: list[float] = []
         self._changed_s = -math.inf

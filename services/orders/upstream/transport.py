@@ -72,7 +72,7 @@ class HttpRequest(msgspec.Struct, frozen=True):
 
 
 class HttpResponse(msgspec.Struct, frozen=True):
-    """A complete response."""
+    """An upstream's response, with its whole body in memory."""
 
     status: int
     body: bytes

@@ -75,7 +75,7 @@ class Fulfilment:
                 return
             # None: another process changed the order meanwhile, so read it again.
             work = self._step(work, message_id) or self._load(order_id, message_id)
-        raise Transient(f"order {order_id} is being moved by others", retry_after_s=1)
+        raise Transient(f"other processes keep changing order {order_id}", retry_after_s=1)
 
     def _load(self, order_id: int, message_id: str) -> Work:
         work = self._ports.progress.load(order_id, message_id)

@@ -99,7 +99,7 @@ class SetPorts(msgspec.Struct, frozen=True):
 
 
 class Task:
-    """An order in hand."""
+    """An order of a set: its message, and its state as far as it was read."""
 
     __slots__ = ("began_s", "left_at", "member", "rounds", "work")
 
@@ -166,7 +166,7 @@ class SetFulfilment:
 
     def _forget(self) -> None:
         self._in_hand: dict[int, Task] = {}
-        self._later: list[Member] = []  # messages about an order that is in hand already
+        self._later: list[Member] = []  # messages about an order that has a task already
         # The orders that wait for each statement.
         self._loads: list[tuple[Task, None]] = []
         self._moves: list[tuple[Task, Move]] = []
@@ -191,7 +191,7 @@ class SetFulfilment:
         self._ports.calls.close()
 
     def _pursue(self) -> None:
-        """Take turns until no order is in hand."""
+        """Take turns until no order is left."""
         while not self._source.closed:
             self._watch.step()
             self._turn()

@@ -157,4 +157,4 @@ class Stock:
             raise Permanent("inventory does not know the stock of a paid order", reason="no_stock")
         if status in (ReservationStatus.RELEASED, ReservationStatus.UNKNOWN):
             return Reservation.RELEASED
-        raise Transient("the reservation is being moved by others", retry_after_s=1)
+        raise Transient("other processes keep changing the reservation", retry_after_s=1)
