@@ -69,6 +69,8 @@ class Counter:
         requests, self._window_s = amounts
         self.name = name
         self._item = RateLimitItemPerSecond(requests, self._window_s, name)
+        # A key of `limits` is put together from parts that never change but for the principal.
+        self._key_parts = self._item.key_for("\0").split("\0")
         self._window_ms = self._window_s * 1000
         self.windows = RedisWindows(redis, requests, self._window_s, wake)
         self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
@@ -84,7 +86,7 @@ class Counter:
     def key(self, principal: str) -> str:
         """Return where a principal is counted."""
         digest = hashlib.blake2b(principal.encode(), digest_size=16).hexdigest()
-        return self._item.key_for(digest)
+        return digest.join(self._key_parts)
 
     def refusal(self, key: str) -> LimitDecision | None:
         """Return the refusal of a client that cannot pass yet."""

@@ -53,7 +53,7 @@ def passed(window: Window, ms: int, window_ms: int) -> Window:
     """Return the window `ms` later if no request comes in between."""
     left_ms = window.left_ms - ms
     if left_ms > 0:
-        return window._replace(left_ms=left_ms)
+        return Window(window.previous, window.current, left_ms)
     left_ms += window_ms
     return Window(window.current, 0, left_ms) if left_ms > 0 else Window(0, 0, window_ms)
 
