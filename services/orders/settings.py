@@ -70,40 +70,40 @@ class DatabaseSettings(Group, frozen=True):
 
     url: Annotated[
         PostgresUrl,
-        Meta(description="Primary, as a libpq URL; several hosts by comma are tried. Secret."),
+        Meta(description="Primary, as a libpq URL; may list several hosts, with commas. Secret."),
     ]
     session_url: Annotated[
         PostgresUrl | None,
         Meta(
-            description="The server itself, for locks, LISTEN and migrations: set it where URL"
-            " leads through a pooler in transaction mode. Secret."
+            description="Direct URL of the primary, for locks, LISTEN and migrations. Set it if URL"
+            " points to a pooler in transaction mode. Secret."
         ),
     ] = None
     replica_url: Annotated[
         PostgresUrl | None,
         Meta(
-            description="Read replicas, as libpq URLs by comma; unset: all reads on the primary."
-            " Secret."
+            description="Read replicas, as libpq URLs separated by commas. Unset: all reads go to"
+            " the primary. Secret."
         ),
     ] = None
     durability: Annotated[
         Literal["local", "synchronous"],
         Meta(
-            description="synchronous: refuse a primary that names no synchronous standby; commits"
-            " wait for those that it names in any case."
+            description="synchronous: refuse a primary without a configured synchronous standby."
+            " Commits wait for configured standbys in both modes."
         ),
     ] = "local"
     pool_size: Annotated[Count, Meta(description="Connections to each server per process.")] = 4
     connect_timeout_s: Annotated[Seconds, Meta(description="Longest wait for a connection.")] = 2
     statement_timeout_s: Annotated[
-        Seconds, Meta(description="PostgreSQL ends a statement after this.")
+        Seconds, Meta(description="PostgreSQL cancels a statement that takes longer.")
     ] = 5
     lock_timeout_s: Annotated[
         Seconds,
-        Meta(description="Longest wait for a lock, and of the loser of an idempotency race."),
+        Meta(description="Longest wait for a lock, and for another request with the same key."),
     ] = 1
     replica_max_lag_s: Annotated[
-        Seconds, Meta(description="A replica further behind than this is not read from.")
+        Seconds, Meta(description="Read from the primary if the replica lags by more than this.")
     ] = 0.5
     schema: Annotated[
         str,
@@ -119,25 +119,25 @@ class DatabaseSettings(Group, frozen=True):
         ]
         | None,
         Meta(
-            description="`orders migrate` keeps the privileges of the group roles of this prefix"
-            " current: <prefix>api, relay, worker, notifier, support, reader; unset: of none.",
+            description="`orders migrate` updates the privileges of the group roles with this"
+            " prefix: <prefix>api, relay, worker, notifier, support, reader. Unset: of no roles.",
         ),
     ] = None
     prepare: Annotated[
         bool | None,
-        Meta(description="Use prepared statements; unset: unless SESSION_URL is set."),
+        Meta(description="Use prepared statements. Unset: only if SESSION_URL is unset."),
     ] = None
 
     def __post_init__(self) -> None:
-        """Refuse a list of replicas with anything but URLs of PostgreSQL in it."""
+        """Refuse a list of replicas that contains anything but PostgreSQL URLs."""
         if any(url.count("://") != 1 for url in self.replica_urls):
             raise ValueError(
-                "ORDERS_DATABASE_REPLICA_URL is wrong: expected postgresql:// URLs by comma"
+                "ORDERS_DATABASE_REPLICA_URL is wrong: expected postgresql:// URLs, comma-separated"
             )
 
     @property
     def pooled(self) -> bool:
-        """Whether `url` leads through a pooler in transaction mode."""
+        """Whether `url` points to a pooler in transaction mode."""
         return self.session_url is not None
 
     @property
@@ -147,7 +147,7 @@ class DatabaseSettings(Group, frozen=True):
 
 
 class CacheSettings(Group, frozen=True):
-    """Redis or Valkey: order cache, rate limits, recent-writer marks. All works without it."""
+    """Redis or Valkey: order cache, rate limits, marks of recent writers. Optional."""
 
     url: Annotated[
         Url | None,
@@ -158,19 +158,21 @@ class CacheSettings(Group, frozen=True):
     ] = None
     prefix: Annotated[
         KeyPrefix,
-        Meta(description="In front of every key; another one for each installation on a Redis."),
+        Meta(description="Prefix of every key; give each installation on one Redis its own."),
     ] = "orders:"
     timeout_s: Annotated[
-        Seconds, Meta(description="Budget of one call; slower counts as gone and is bypassed.")
+        Seconds, Meta(description="Deadline of one call; if Redis takes longer, it is bypassed.")
     ] = 0.05
     retry_after_s: Annotated[
         Seconds,
-        Meta(description="How long Redis is bypassed after a failure before it is tried again."),
+        Meta(description="How long Redis is bypassed after a failure."),
     ] = 1
-    terminal_ttl_s: Annotated[Seconds, Meta(description="Life of an ended order in the cache.")] = (
-        300
-    )
-    live_ttl_s: Annotated[Seconds, Meta(description="Life of an order that still changes.")] = 2
+    terminal_ttl_s: Annotated[
+        Seconds, Meta(description="How long an order that has ended is cached.")
+    ] = 300
+    live_ttl_s: Annotated[
+        Seconds, Meta(description="How long an order that still changes is cached.")
+    ] = 2
     local_entries: Annotated[
         int, Meta(ge=0, le=10_000_000, description="Orders kept in a process (L1); 0 turns L1 off.")
     ] = 10_000
@@ -181,15 +183,17 @@ class MessagingSettings(Group, frozen=True):
 
     url: Annotated[
         Url,
-        Meta(description="amqp://user:password@host:port/vhost, several hosts by commas. Secret."),
+        Meta(
+            description="amqp://user:password@host:port/vhost; hosts separated by commas. Secret."
+        ),
     ]
     heartbeat_s: Annotated[
-        int, Meta(ge=5, le=600, description="AMQP heartbeat; a dead peer is noticed in two.")
+        int, Meta(ge=5, le=600, description="AMQP heartbeat; a dead peer is detected after two.")
     ] = 10
 
 
 class TopologySettings(Group, frozen=True):
-    """Where and how exchanges, queues and policies are made."""
+    """Where and how exchanges, queues and policies are created."""
 
     management_url: Annotated[
         HttpUrl,
@@ -198,7 +202,7 @@ class TopologySettings(Group, frozen=True):
     vhost: Annotated[str, Meta(min_length=1, description="Virtual host.")] = "/"
     delivery_limit: Annotated[
         Count,
-        Meta(description="Deliveries to crashing consumers before a dead letter."),
+        Meta(description="Deliveries to crashing consumers before a message is dead-lettered."),
     ] = 20
 
 
@@ -212,7 +216,10 @@ class ApiSettings(Group, frozen=True):
     ] = "meinheld"
     workers: Annotated[
         Annotated[int, Meta(ge=1, le=256)],
-        Meta(description="Processes. Under meinheld requests take turns; orders share commits."),
+        Meta(
+            description="Processes. With meinheld, requests take turns in each; orders share"
+            " commits."
+        ),
     ] = 4
     threads: Annotated[
         Annotated[int, Meta(ge=1, le=256)], Meta(description="Threads per process (gthread only).")
@@ -221,24 +228,24 @@ class ApiSettings(Group, frozen=True):
         int, Meta(ge=0, description="Requests after which a process is replaced; 0: never.")
     ] = 200_000  # bounds what a leak can take; a new process costs half a second of CPU
     max_requests_jitter: Annotated[
-        int, Meta(ge=0, description="Random addition, so that processes do not go together.")
+        int, Meta(ge=0, description="Random addition, so that processes are not replaced together.")
     ] = 50_000
     timeout_s: Annotated[
         Annotated[int, Meta(ge=1, le=3600)],
-        Meta(description="A process silent for longer is killed."),
+        Meta(description="gunicorn kills a process without a heartbeat for this long."),
     ] = 30
     graceful_timeout_s: Annotated[
         Annotated[int, Meta(ge=1, le=3600)],
-        Meta(description="Time for requests in flight at a stop."),
+        Meta(description="Time to finish requests in flight at shutdown."),
     ] = 10
     keepalive_s: Annotated[
         Annotated[int, Meta(ge=0, le=3600)],
-        Meta(description="Idle life of a connection from the gateway."),
+        Meta(description="Close a gateway connection that is idle for this long."),
     ] = 75
     backlog: Annotated[Count, Meta(description="Connections the kernel queues.")] = 2048
     drain_delay_s: Annotated[
         Annotated[float, Meta(ge=0, le=300)],
-        Meta(description="Wait between readiness going false and the stop."),
+        Meta(description="Wait between failing readiness and shutting down."),
     ] = 0
     docs: Annotated[bool, Meta(description="Serve Swagger UI at /docs.")] = True
     max_in_flight: Annotated[
@@ -253,8 +260,8 @@ class ApiSettings(Group, frozen=True):
         Meta(
             ge=0,
             le=30_000,
-            description="Longest wait since a gateway on the same machine passed a request on "
-            "(X-Request-Start); what waited longer gets 503. 0: no limit.",
+            description="Answer 503 to a request that waited longer since X-Request-Start. Needs a"
+            " gateway on the same machine. 0: no limit.",
         ),
     ] = 0  # a gateway elsewhere has another clock; the operator, whose is beside the api, sets 1000
     trusted_proxies: Annotated[
@@ -290,20 +297,21 @@ class OrderSettings(Group, frozen=True):
         Meta(description="Ask Inventory before accepting."),
     ] = "best-effort"
     stock_check_budget_s: Annotated[
-        Seconds, Meta(description="Longest time the question may add to a request.")
+        Seconds, Meta(description="Longest time the stock check may add to a request.")
     ] = 0.3
     stock_check_ttl_s: Annotated[
-        Seconds, Meta(description="How long an answer serves further orders of the product.")
+        Seconds, Meta(description="How long an answer is reused for orders of the same product.")
     ] = 1
     read_own_writes_s: Annotated[
-        Seconds, Meta(description="How long a writer's lists are read on the primary.")
+        Seconds,
+        Meta(description="How long a user's lists are read from the primary after a write."),
     ] = 10
 
     @property
     def cursor_keys(self) -> tuple[bytes, ...]:
         """The keys that cursors are accepted with; the first one signs.
 
-        Words that are too short to be keys are one key together, with their spaces.
+        If a part is too short to be a key, the whole text is one key.
         """
         parts = self.cursor_secret.split(" ")
         two = len(parts) == 2 and min(map(len, parts)) >= _LEAST_KEY
@@ -349,7 +357,7 @@ class RateLimitSettings(Group, frozen=True):
     ] = ""
 
     def __post_init__(self) -> None:
-        """Refuse policies that cannot be read, with the place that is wrong."""
+        """Refuse policies that cannot be read, and say where the error is."""
         try:
             _ = self.further
         except ValueError as error:
@@ -357,12 +365,12 @@ class RateLimitSettings(Group, frozen=True):
 
     @property
     def further(self) -> tuple[limit_policies.Policy, ...]:
-        """The policies beside the limit per principal. Raises ValueError."""
+        """The policies in addition to the limit per principal. Raises ValueError."""
         return limit_policies.read(self.policies)
 
 
 class AuthSettings(Group, frozen=True):
-    """Who may call: `ORDERS_AUTH=jwt` wants a bearer token, `off` trusts everybody (local)."""
+    """Who may call: `ORDERS_AUTH=jwt` requires a bearer token, `off` trusts everybody (local)."""
 
     mode: Annotated[Literal["off", "jwt"], Meta(description="Set as ORDERS_AUTH.")] = "off"
     jwks_url: Annotated[
@@ -376,27 +384,29 @@ class AuthSettings(Group, frozen=True):
             " separated by a space. Secret."
         ),
     ] = None
-    algorithms: Annotated[str, Meta(description="Accepted algorithms, by comma.")] = "RS256,ES256"
+    algorithms: Annotated[str, Meta(description="Accepted algorithms, comma-separated.")] = (
+        "RS256,ES256"
+    )
     issuer: Annotated[
-        str | None, Meta(description="Required `iss`; must be set where ORDERS_AUTH is jwt.")
+        str | None, Meta(description="Required `iss`; must be set if ORDERS_AUTH is jwt.")
     ] = None
     audience: Annotated[
-        str | None, Meta(description="Required `aud`; must be set where ORDERS_AUTH is jwt.")
+        str | None, Meta(description="Required `aud`; must be set if ORDERS_AUTH is jwt.")
     ] = None
     leeway_s: Annotated[
         Annotated[float, Meta(ge=0, le=300)],
-        Meta(description="How far the issuer's clock may be ahead (`nbf`, `iat`); `exp` has none."),
+        Meta(description="How far the issuer's clock may be ahead (`nbf`, `iat`); not for `exp`."),
     ] = 10
 
 
 def _check_pair(name: str, url: str, certificate: str | None, key: str | None) -> None:
-    """Refuse a client's certificate without its key, and for a server that would never ask."""
+    """Refuse a client certificate without its key, or for a server without TLS."""
     of_both = f"ORDERS_{name}_CERTIFICATE_FILE", f"ORDERS_{name}_KEY_FILE"
     if (certificate is None) != (key is None):
         first, second = of_both if key is None else reversed(of_both)
-        raise ValueError(f"{first} is set, and {second} is not: set both")
+        raise ValueError(f"{first} is set but {second} is not: set both")
     if certificate is not None and url.startswith("http://"):
-        raise ValueError(f"{of_both[0]} is set, and ORDERS_{name}_URL is not https: make it so")
+        raise ValueError(f"{of_both[0]} is set but ORDERS_{name}_URL is not https: use https")
 
 
 class UpstreamSettings(Group, frozen=True):
@@ -447,24 +457,26 @@ class UpstreamSettings(Group, frozen=True):
         Count, Meta(description="Failures in a row that open the breaker.")
     ] = 5
     breaker_reset_s: Annotated[
-        Seconds, Meta(description="How long an open breaker refuses before one probe.")
+        Seconds,
+        Meta(description="How long an open breaker refuses calls before it lets one through."),
     ] = 30
     concurrency: Annotated[
         Count,
         Meta(
             description="Calls in flight per upstream and process (bulkhead). A worker that takes"
-            " sets has so many for them, and further ones for orders handled one by one"
-            " (ORDERS_WORKER_PREFETCH) and for those with priority (10): 36 in all by default."
+            " sets allows more: one for each order handled singly (ORDERS_WORKER_PREFETCH)"
+            " and 10 for orders with priority, 36 in all by default."
         ),
     ] = 16
 
     def __post_init__(self) -> None:
-        """Refuse two tokens for one upstream, and half a certificate."""
+        """Refuse two tokens for one upstream, and a certificate or key alone."""
         for name in ("INVENTORY", "PAYMENT"):
             url = getattr(self, f"{name.lower()}_url") or ""
             if getattr(self, f"{name.lower()}_token_file") and "@" in urlsplit(url).netloc:
                 raise ValueError(
-                    f"ORDERS_{name}_TOKEN_FILE is set, and ORDERS_{name}_URL has a user: set one"
+                    f"ORDERS_{name}_TOKEN_FILE is set and ORDERS_{name}_URL has a user: use only"
+                    " one"
                 )
             certificate = getattr(self, f"{name.lower()}_certificate_file")
             _check_pair(name, url, certificate, getattr(self, f"{name.lower()}_key_file"))
@@ -474,16 +486,16 @@ class RelaySettings(Group, frozen=True):
     """How the relay publishes the outbox."""
 
     batch: Annotated[
-        Count, Meta(description="Rows published before their confirms are collected.")
+        Count, Meta(description="Rows published before the relay waits for their confirms.")
     ] = 500
     poll_s: Annotated[
-        Seconds, Meta(description="Look at the outbox this often even without a wake-up.")
+        Seconds, Meta(description="How often the outbox is polled without a wake-up.")
     ] = 1
     under_way: Annotated[
         Annotated[int, Meta(ge=0, le=100_000)],
         Meta(
-            description="Orders at most under way for each worker, while customers with more than"
-            " 10 of them wait in turns; 0: nobody waits. A worker that takes sets holds 110."
+            description="Most orders in progress per worker. Customers with more than 10 of them"
+            " take turns for the rest. 0: no limit. A worker that takes sets holds 110."
         ),
     ] = 80
 
@@ -494,14 +506,15 @@ class WorkerSettings(Group, frozen=True):
     prefetch: Annotated[
         Annotated[int, Meta(ge=1, le=1000)],
         Meta(
-            description="Messages worked on one by one at once, each on a thread and a connection."
+            description="Messages handled singly at the same time, each with a thread and a"
+            " connection."
         ),
     ] = 10
     set_size: Annotated[
         Annotated[int, Meta(ge=1, le=500)],
         Meta(
-            description="Most orders that share a statement; 1, or PREFETCH 1: each has its own."
-            " With sets, a process holds up to PREFETCH and two sets of messages."
+            description="Most orders in one SQL statement. 1, or PREFETCH 1: no sets. With sets, a"
+            " process holds up to PREFETCH messages and two sets."
         ),
     ] = 50  # the size that was measured (DECISIONS.md); others were not
     max_attempts: Annotated[
@@ -510,18 +523,18 @@ class WorkerSettings(Group, frozen=True):
     ] = 8
     give_up_after_s: Annotated[
         LongSeconds,
-        Meta(description="A message that outages kept from its end for so long is dead-lettered."),
+        Meta(description="A message that outages delay for longer than this is dead-lettered."),
     ] = 86_400
     drain_s: Annotated[Seconds, Meta(description="Time for messages in flight at a stop.")] = 25
     stalled_after_s: Annotated[
         Seconds | None,
         Meta(
-            description="An order that stands still for longer is emitted again; "
-            "unset: by the table of deadlines, 900 s in every status."
+            description="An order is stalled after this time in one status, and is emitted again."
+            " Unset: 900 s in every status."
         ),
     ] = None
     sweep_s: Annotated[
-        Seconds, Meta(description="How often stalled orders and old rows are looked for.")
+        Seconds, Meta(description="How often the worker looks for stalled orders and old rows.")
     ] = 15
     collect_s: Annotated[
         Seconds, Meta(description="How often the gauges from the database are refreshed.")
@@ -529,7 +542,7 @@ class WorkerSettings(Group, frozen=True):
 
     @property
     def together(self) -> int:
-        """The size of sets; 1 where each order is worked on by itself."""
+        """The size of sets; 1 if each order is handled singly."""
         return self.set_size if self.prefetch > 1 else 1
 
 
@@ -542,15 +555,15 @@ class NotificationSettings(Group, frozen=True):
         Meta(
             pattern=rf"^{_SIGNING_KEY}(\s+{_SIGNING_KEY})?$",
             extra={
-                _EXPECTED: "whsec_ and at least 24 characters of base64, or two of these with a"
-                " space between; `openssl rand -base64 32` makes one"
+                _EXPECTED: "whsec_ and at least 24 characters of base64, or two of these separated"
+                " by a space; create one with `openssl rand -base64 32`"
             },
-            description="Signing secret, `whsec_` + base64; while it is rotated, two of them,"
-            " separated by a space: each webhook is signed with both. Secret.",
+            description="Signing secret: `whsec_` + base64. While you rotate it, set two, separated"
+            " by a space: each webhook is signed with both. Secret.",
         ),
     ]
     prefetch: Annotated[
-        Annotated[int, Meta(ge=1, le=1000)], Meta(description="Messages worked on at once.")
+        Annotated[int, Meta(ge=1, le=1000)], Meta(description="Messages handled at the same time.")
     ] = 10
     max_attempts: Annotated[
         Annotated[int, Meta(ge=1, le=100)],
@@ -561,19 +574,22 @@ class NotificationSettings(Group, frozen=True):
     first_retry_s: Annotated[
         Seconds, Meta(description="Wait after the first failure; each later wait is twice as long.")
     ] = 5
-    longest_retry_s: Annotated[
-        Seconds, Meta(description="Longest wait: a receiver that is back is noticed within it.")
-    ] = 21_600
+    longest_retry_s: Annotated[Seconds, Meta(description="Longest wait between tries.")] = 21_600
     give_up_after_s: Annotated[
         LongSeconds,
-        Meta(description="How long a notification is tried; a receiver is mended within days."),
+        Meta(
+            description="How long delivery of a notification is tried; long enough to fix a"
+            " receiver."
+        ),
     ] = 259_200
-    sweep_s: Annotated[Seconds, Meta(description="How often due notifications are looked for.")] = 2
+    sweep_s: Annotated[
+        Seconds, Meta(description="How often the notifier looks for notifications that are due.")
+    ] = 2
     allow_private: Annotated[
         str,
         Meta(
-            description="Whether the receiver may have an address that is not public. false; true:"
-            " private and loopback, but never link-local or cloud metadata; or networks by comma."
+            description="Private addresses that the receiver may have. false: none. true: private"
+            " and loopback, never link-local or cloud metadata. Or networks, comma-separated."
         ),
     ] = "false"  # whoever names the receiver must not reach the servers behind the firewall
     certificate_file: Annotated[
@@ -588,14 +604,14 @@ class NotificationSettings(Group, frozen=True):
     ] = None
 
     def __post_init__(self) -> None:
-        """Refuse a list of networks with anything else in it, and half a certificate."""
+        """Refuse a list with anything but networks in it, and a certificate or key alone."""
         _check_pair("NOTIFICATION", self.url, self.certificate_file, self.key_file)
         try:
             _ = self.networks
         except ValueError:
             raise ValueError(
                 "ORDERS_NOTIFICATION_ALLOW_PRIVATE is wrong: expected true, false,"
-                " or networks by comma (10.0.0.0/8,fd00::/8)"
+                " or networks separated by commas (10.0.0.0/8,fd00::/8)"
             ) from None
 
     @property
@@ -618,41 +634,44 @@ class NotificationSettings(Group, frozen=True):
 
 
 class ReconcileSettings(Group, frozen=True):
-    """`orders reconcile`: orders held against the ledgers of Inventory and Payment."""
+    """`orders reconcile`: compare orders with the ledgers of Inventory and Payment."""
 
     overlap_s: Annotated[
         Seconds,
-        Meta(description="Part of a ledger read again: entries may become visible late."),
+        Meta(
+            description="Part of a ledger to read again, because entries may become visible late."
+        ),
     ] = 30
     settle_s: Annotated[
-        Seconds, Meta(description="Orders younger than this are left to the next run.")
+        Seconds, Meta(description="Leave orders younger than this to the next run.")
     ] = 120
     second_look_s: Annotated[
         Seconds,
-        Meta(description="What may mend itself counts if it is still there after this."),
+        Meta(description="Report a temporary difference only if it lasts longer than this."),
     ] = 120
     notified_within_s: Annotated[
         Seconds,
-        Meta(description="A notification that is neither sent nor tried by then is missing."),
+        Meta(description="Report a notification that is neither sent nor tried within this time."),
     ] = 1800
     questions: Annotated[
-        Count, Meta(description="Orders looked at one by one in a run; the rest wait for the next.")
+        Count,
+        Meta(description="Most orders to check singly in a run; the next run takes the rest."),
     ] = 2000
 
 
 class TlsSettings(Group, frozen=True):
-    """Which connections must verify their server; those within this machine never need to."""
+    """Which connections must verify their server; those to this machine never need to."""
 
     unverified: Annotated[
         str,
         Meta(
             description="Variables whose servers need not be verified (sslmode=verify-full, amqps,"
-            " rediss, https): their names by comma, none, or * for all, each with a warning."
+            " rediss, https): names separated by commas, none, or *. Each use logs a warning."
         ),
-    ] = verified.ALL  # many clusters trust their network; who does not says none
+    ] = verified.ALL  # many clusters trust their network; set none if yours does not
 
     def __post_init__(self) -> None:
-        """Refuse a name that is not of ours: it would allow nothing."""
+        """Refuse a name that is not one of our variables: it would have no effect."""
         try:
             verified.allowances(self.unverified)
         except ValueError as error:
@@ -671,7 +690,7 @@ class AdminSettings(Group, frozen=True):
 
 
 class BuildSettings(Group, frozen=True):
-    """What the image says of itself; the Dockerfile sets it."""
+    """Version and revision of the image; the Dockerfile sets them."""
 
     version: Annotated[str, Meta(description="Version of the image, for `orders_build_info`.")] = (
         "dev"
@@ -684,14 +703,14 @@ class LogSettings(Group, frozen=True):
 
     level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        Meta(description="Least severe level written."),
+        Meta(description="Lowest level that is logged."),
     ] = "info"
     format: Annotated[
         Literal["auto", "json", "console"],
         Meta(description="auto: console on a terminal, else JSON."),
     ] = "auto"
     file: Annotated[
-        str | None, Meta(description="Also write JSON lines to this file, a new one each day.")
+        str | None, Meta(description="Also write JSON lines to this file; rotated daily.")
     ] = None
     file_days: Annotated[Count, Meta(description="Daily files kept.")] = 7
 
@@ -717,7 +736,7 @@ GROUPS: dict[str, type[Group]] = {
     "LOG": LogSettings,
 }
 
-# Short names where prefix + field would stutter or the name is part of the contract.
+# Short names where prefix + field would repeat a word or the name is part of the contract.
 _NAMES = {
     (AuthSettings, "mode"): "ORDERS_AUTH",
     (UpstreamSettings, "inventory_url"): "ORDERS_INVENTORY_URL",
@@ -796,7 +815,7 @@ def _has_readable_host(url: str) -> bool:
 
 
 def _explain(group: type[Group], message: str) -> str:
-    """Say it in the reader's words: `Expected … - at `$.port`` becomes `ORDERS_API_PORT: …`."""
+    """Name the variable instead of the field: `… - at `$.port`` becomes `ORDERS_API_PORT …`."""
     if "missing required field" in message:
         field = message.split("`")[1]
         description = _describe(group)[field].description.removesuffix(" Secret.")
@@ -856,7 +875,7 @@ def _description(hint: Any) -> str:
 
 
 def _expected(hint: Any) -> str:
-    """Return what a value of the type is to look like, where a pattern says so; else nothing."""
+    """Return what a value of the type must look like if it has a pattern, else ""."""
     own = (meta.extra for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Meta))
     words = (extra[_EXPECTED] for extra in own if extra and _EXPECTED in extra)
     inner = (_expected(part) for part in get_args(hint))
