@@ -47,7 +47,7 @@ _RED: Final = (
     ),
     Panel(
         "Duration, p99",
-        "99 of 100 requests are faster, by route. Promised: POST 0.3 s, GET 0.1 s.",
+        "99 % of requests are faster, by route. The objective: POST 0.3 s, GET 0.1 s.",
         (Query(quantile(0.99, HTTP, ROUTE), LEGEND, exemplars=True),),
         SECONDS,
         steps=((0.1, ORANGE), (0.3, RED)),
@@ -70,8 +70,8 @@ _RED: Final = (
         stacked=True,
     ),
     Panel(
-        "Orders taken, duration",
-        "How long requests took that made an order: p50, p95 and p99.",
+        "Duration of accepted orders",
+        "How long requests took that created an order: p50, p95 and p99.",
         tuple(
             Query(
                 quantile(q, "order_create_duration_seconds"), quantile_name(q), exemplars=q == 0.99
@@ -86,23 +86,24 @@ _RED: Final = (
 _MEANING: Final = (
     Panel(
         "Outcomes",
-        "Requests about orders by what was asked and how it ended. `replayed`: a repeated "
-        "idempotency key; `rate_limited`: 429.",
+        "Requests per second by action and status. `replayed`: a repeated idempotency key; "
+        "`rate_limited`: 429.",
         (Query(rate("order_requests_total", "action, status"), "{{action}} {{status}}"),),
         PER_SECOND,
         width=12,
     ),
     Panel(
         "Refused by the rate limit",
-        "Share of requests that were over their principal's limit.",
+        "Share of requests that exceeded a limit, by policy.",
         (Query(share("ratelimit_decisions_total", "policy", (), 'decision=~".*refused"'),
                "{{policy}}"),),
         SHARE,
         steps=((0.05, ORANGE), (0.5, RED)),
     ),
     Panel(
-        "At once",
-        "Requests that can be worked on at once: processes, times their threads with gthread.",
+        "Concurrency",
+        "Requests that can be served at the same time: processes, times their threads with"
+        " gthread.",
         (Query(f"sum by (instance) ({of('http_server_workers')})", "{{instance}}"),),
         NUMBER,
         kind="stat",
@@ -113,16 +114,16 @@ _MEANING: Final = (
 _GATEWAY: Final = (
     Panel(
         "Answers of the gateway",
-        "Answers to requests for the API per second, by status code: what the gateway refused or "
-        "could not pass on is among them.",
+        "Answers to requests for the API per second, by status code. They include requests that "
+        "the gateway refused or could not pass on.",
         (Query(rate(GATEWAY, CODE, API_ONLY), f"{{{{{CODE}}}}}"),),
         PER_SECOND,
         stacked=True,
     ),
     Panel(
         "Server errors at the gateway",
-        "Share of the answers that are 5xx. 502 and 504: an api did not answer. 503: an api is "
-        "full, or the database is out.",
+        "Share of answers that are 5xx. 502 and 504: an api did not answer. 503: an api shed load, "
+        "or the database is unavailable.",
         (
             Query(share(GATEWAY, "service", (API_ONLY,), f'{CODE}=~"5.."'), "5xx"),
             Query(share(GATEWAY, "service", (API_ONLY,), f'{CODE}="503"'), "503"),
@@ -131,16 +132,15 @@ _GATEWAY: Final = (
         steps=((0.001, ORANGE), (0.01, RED)),
     ),
     Panel(
-        "Refused as malformed or too much",
-        "Answers per second that say that the client is at fault: 400 and 431 malformed, 413 too "
-        "large, 429 too many.",
+        "Client errors at the gateway",
+        "4xx answers per second: 400 and 431 malformed, 413 too large, 429 over a limit.",
         (Query(rate(GATEWAY, CODE, API_ONLY, f'{CODE}=~"4.."'), f"{{{{{CODE}}}}}"),),
         PER_SECOND,
     ),
     Panel(
-        "Answered by the gateway alone",
-        "Answers of the gateway to requests for the API that no api counted: refused or shed in "
-        "front of it. Over five minutes, as gateway and api are not asked in the same moment.",
+        "Answered by the gateway itself",
+        "Requests for the API that did not reach an api: the gateway refused or shed them. Over "
+        "five minutes, because gateway and api are scraped at different times.",
         (
             Query(
                 f"clamp_min(sum by (service) (rate({of(GATEWAY, API_ONLY)}[5m])) - "
@@ -153,8 +153,7 @@ _GATEWAY: Final = (
     ),
     Panel(
         "Reads in time, 5 min",
-        "Share of the GETs answered within their objective (99 % within 100 ms, held over three "
-        "days).",
+        "Share of GETs answered within the objective (99 % within 100 ms, over three days).",
         (Query("1 - " + recorded("orders:slo_errors:ratio5m", 'slo="read-latency"'), "in time"),),
         SHARE,
         steps=((0.9, ORANGE), (0.99, GREEN)),
@@ -167,6 +166,6 @@ API: Final = Dashboard(
     "api",
     "Orders / API",
     "Rate, errors and duration of requests, by route.",
-    (Row("By route", _RED), Row("Gateway", _GATEWAY), Row("By meaning", _MEANING)),
+    (Row("By route", _RED), Row("Gateway", _GATEWAY), Row("By outcome", _MEANING)),
     CHOICES,
 )

@@ -26,21 +26,20 @@ CALLS: Final = "upstream_request_duration_seconds"
 _UPSTREAMS: Final = (
     Panel(
         "Calls",
-        "Calls per second by upstream and outcome, retries included in one call.",
+        "Calls per second by upstream and outcome. Retries belong to their call.",
         (Query(rate(f"{CALLS}_count", "upstream, outcome"), "{{upstream}} {{outcome}}"),),
         PER_SECOND,
     ),
     Panel(
         "Duration, p99",
-        "99 of 100 calls are faster, retries included.",
+        "99 % of calls are faster, including retries.",
         (Query(quantile(0.99, CALLS, "upstream"), "{{upstream}}", exemplars=True),),
         SECONDS,
         steps=((1, ORANGE), (10, RED)),
     ),
     Panel(
         "Circuit breakers",
-        "Open: calls are refused without being made, for 30 s at a time. The worst of all "
-        "processes.",
+        "Open: calls are refused without being made, for 30 s at a time. Shows the worst process.",
         (Query(f"max by (upstream) ({of('circuit_breaker_state')})", "{{upstream}}"),),
         NUMBER,
         kind="stat",
@@ -52,7 +51,7 @@ _UPSTREAMS: Final = (
 _DATABASE: Final = (
     Panel(
         "Connections in use",
-        "Share of the api's connections to each server that are lent out.",
+        "Share of the api's connections to each server that are in use.",
         (
             Query(
                 f"sum by (target) ({of('db_pool_in_use')})"
@@ -65,15 +64,15 @@ _DATABASE: Final = (
     ),
     Panel(
         "Reads, by server",
-        "Reads per second by the server they went to and why.",
+        "Reads per second by server and reason.",
         (Query(rate("db_route_total", "target, reason"), "{{target}} {{reason}}"),),
         PER_SECOND,
         stacked=True,
     ),
     Panel(
         "Replica lag",
-        "How far the replica is behind; above half a second it is not read from. No line: not "
-        "reached.",
+        "How far the replica lags. Above half a second, reads go to the primary. No line: "
+        "unreachable.",
         (Query(f"max({of('db_replica_lag_seconds')})", "lag"),),
         SECONDS,
         steps=((0.5, ORANGE), (5, RED)),
@@ -83,7 +82,7 @@ _DATABASE: Final = (
 _REDIS: Final = (
     Panel(
         "Cache hits",
-        "Share of look-ups answered, by level: l1 in the process, l2 in Redis (asked after l1).",
+        "Share of look-ups answered, by level: l1 in the process, then l2 in Redis.",
         (Query(share("cache_requests_total", "level", (), 'result="hit"'), "{{level}}"),),
         SHARE,
         steps=((0.3, ORANGE), (0.6, GREEN)),
@@ -91,13 +90,15 @@ _REDIS: Final = (
     ),
     Panel(
         "Cache look-ups",
-        "Look-ups per second by level and result. `error` and `bypass`: Redis is slow or gone.",
+        "Look-ups per second by level and result. `error` and `bypass`: Redis is slow or "
+        "unreachable.",
         (Query(rate("cache_requests_total", "level, result"), "{{level}} {{result}}"),),
         PER_SECOND,
     ),
     Panel(
         "Rate-limit decisions",
-        "Decisions per second. `fallback_…`: counted in each process because Redis is gone.",
+        "Decisions per second. `fallback_…`: each process counts on its own because Redis is "
+        "unreachable.",
         (Query(rate("ratelimit_decisions_total", "decision"), "{{decision}}"),),
         PER_SECOND,
         stacked=True,

@@ -1,4 +1,4 @@
-"""Life cycle: how far and how fast orders get, and which of them are stuck."""
+"""Life cycle: progress and speed of orders, and orders that are stuck."""
 
 from typing import Final
 
@@ -32,10 +32,10 @@ def _total(metric: str, *matchers: str) -> str:
 _FUNNEL: Final = (
     Panel(
         "Funnel",
-        "How many orders got how far in the time shown: taken, stock reserved, charge begun, and "
-        "how they ended.",
+        "Orders that reached each step in the period shown: accepted, stock reserved, charge "
+        "begun, ended.",
         (
-            Query(_total("order_create_duration_seconds_count"), "1 taken"),
+            Query(_total("order_create_duration_seconds_count"), "1 accepted"),
             Query(_total("order_transitions_total", 'status="Reserved"'), "2 reserved"),
             Query(_total("order_transitions_total", 'status="Charging"'), "3 charging"),
             Query(_total("order_transitions_total", 'status="Completed"'), "4 completed"),
@@ -47,8 +47,8 @@ _FUNNEL: Final = (
         width=12,
     ),
     Panel(
-        "Ended, by how",
-        "Orders that ended per second. `Failed` are mostly declined payments: that is business, "
+        "Orders ended, by status",
+        "Orders that ended, per second. `Failed` is mostly declined payments: a business outcome, "
         "not a fault.",
         (Query(rate("order_completion_seconds_count", "outcome"), "{{outcome}}"),),
         PER_SECOND,
@@ -75,8 +75,7 @@ _STUCK: Final = (
     ),
     Panel(
         "Oldest order in a status",
-        "How long the order longest in a status has been there. Beyond ten times the objective it "
-        "is stuck.",
+        "Age of the oldest order in each status. Beyond ten times the objective an alert fires.",
         (Query(f"max by (status) ({of('orders_oldest_age_seconds')})", "{{status}}"),),
         SECONDS,
         steps=((60, ORANGE), (600, RED)),
@@ -84,8 +83,8 @@ _STUCK: Final = (
     ),
     Panel(
         "Payments with unknown outcome",
-        "Attempts of which nobody knows whether they were charged, older than 15 s. They are asked "
-        "for again, never charged anew.",
+        "Payment attempts older than 15 s whose outcome is not known yet. The worker keeps asking "
+        "for it under the same key and never charges twice.",
         (Query(f"max({of('payment_unknown')})", "unknown"),),
         NUMBER,
         kind="stat",
@@ -94,8 +93,7 @@ _STUCK: Final = (
     ),
     Panel(
         "Oldest payment with unknown outcome",
-        "How long the outcome of the oldest of these attempts has been unknown. After ten minutes "
-        "somebody is woken.",
+        "Age of the oldest of these attempts. After ten minutes an alert pages.",
         (Query(f"max({of('payment_unknown_oldest_age_seconds')})", "oldest"),),
         SECONDS,
         steps=((60, ORANGE), (600, RED)),
@@ -103,8 +101,7 @@ _STUCK: Final = (
     ),
     Panel(
         "Retries of stalled orders",
-        "Orders per second that sat in a status past their deadline and were given to the worker "
-        "again.",
+        "Orders per second that passed the deadline of their status and were emitted again.",
         (Query(rate("orders_stalled_total", "service"), "stalled"),),
         PER_SECOND,
         steps=((0.1, ORANGE),),
@@ -112,7 +109,7 @@ _STUCK: Final = (
     ),
     Panel(
         "Last sweep",
-        "How long ago stalled orders were last looked for.",
+        "Time since a worker last looked for stalled orders.",
         (
             Query(
                 f"time() - max({of('orders_sweep_last_success_timestamp_seconds')})",
@@ -127,9 +124,9 @@ _STUCK: Final = (
 
 _REVERSALS: Final = (
     Panel(
-        "Cancellations asked for",
-        "Requests to cancel an order, by how they were answered. `conflict`: the order failed, or "
-        "its window has closed.",
+        "Cancellations requested",
+        "Requests to cancel an order, by answer. `conflict`: the order failed, or it is too late "
+        "to cancel it.",
         (Query(rate("order_requests_total", "status", 'action="cancel"'), "{{status}}"),),
         PER_SECOND,
         stacked=True,
@@ -138,7 +135,7 @@ _REVERSALS: Final = (
     Panel(
         "Cancelled and refunded by the worker",
         "Orders per second that ended Refunded, or Cancelled because Payment declined after the "
-        "cancellation. An order that is cancelled before its payment ends with the request.",
+        "cancellation. Orders cancelled before payment are not counted here.",
         (
             Query(
                 rate("order_transitions_total", "status", 'status=~"Cancelled|Refunded"'),
@@ -157,8 +154,8 @@ _REVERSALS: Final = (
         width=8,
     ),
     Panel(
-        "Refunds asked for by support",
-        "Requests of support to pay money back, by how they were answered.",
+        "Refunds requested by support",
+        "Support's requests to refund an order, by answer.",
         (Query(rate("order_requests_total", "status", 'action="refund"'), "{{status}}"),),
         PER_SECOND,
         stacked=True,
@@ -166,15 +163,14 @@ _REVERSALS: Final = (
     ),
     Panel(
         "Refunds by outcome",
-        "Refunds whose outcome Payment told. A declined one is not tried again: a person settles "
-        "it.",
+        "Refunds with a known outcome. A declined refund is not tried again: a person settles it.",
         (Query(rate("order_refunds_total", "outcome"), "{{outcome}}"),),
         PER_SECOND,
         width=8,
     ),
     Panel(
         "Refunds declined, 24 h",
-        "Refunds that Payment declined within a day. Above 0 a ticket is opened.",
+        "Refunds that Payment declined within a day. Above 0 an alert opens a ticket.",
         (
             Query(
                 "sum(increase(" + of("order_refunds_total", 'outcome="declined"') + "[24h]))",
@@ -191,8 +187,8 @@ _REVERSALS: Final = (
 _INTEGRITY: Final = (
     Panel(
         "Integrity",
-        "Orders on which the database and the ledgers of Payment and Inventory do not agree, by "
-        "kind. Above 0 somebody is woken.",
+        "Orders for which the database and the ledgers of Payment and Inventory disagree, by "
+        "kind. Above 0 an alert pages.",
         (Query(f"max by (kind) ({of('orders_integrity_violations')})", "{{kind}}"),),
         NUMBER,
         steps=((1, RED),),
@@ -200,7 +196,7 @@ _INTEGRITY: Final = (
     ),
     Panel(
         "Last reconciliation",
-        "How long ago orders and ledgers were last compared to the end.",
+        "Time since the last successful reconciliation of orders with the ledgers.",
         (Query(f"time() - max({of('orders_reconcile_last_success_timestamp_seconds')})", "ago"),),
         SECONDS,
         steps=((900, ORANGE), (3600, RED)),
@@ -208,8 +204,8 @@ _INTEGRITY: Final = (
     ),
     Panel(
         "Orders that need a person",
-        "Given to the worker again and again without an effect, or a refund was declined. "
-        "`orders stuck` lists them.",
+        "Stuck orders: they stalled three times, or a refund was declined. `orders stuck` lists "
+        "them.",
         (Query(f"max by (status) ({of('orders_stuck')})", "{{status}}"),),
         NUMBER,
         steps=((1, ORANGE),),
@@ -219,7 +215,7 @@ _INTEGRITY: Final = (
 
 _SPEED: Final = (
     Panel(
-        "From the 202 to the end",
+        "Time from the 202 to the end",
         "How long orders take to their first end: p50, p95 and p99.",
         tuple(
             Query(quantile(q, "order_completion_seconds"), quantile_name(q), exemplars=q == 0.99)
@@ -229,16 +225,18 @@ _SPEED: Final = (
         steps=((60, RED),),
     ),
     Panel(
-        "Ended in time, 5 min",
-        "Share of the orders taken that ended within the objective; one that never ends is bad.",
+        "Orders ended in time, 5 min",
+        "Share of accepted orders that ended within the objective; one that never ends counts as "
+        "late.",
         (Query("1 - " + recorded("orders:slo_errors:ratio5m", 'slo="completion"'), "in time"),),
         SHARE,
         steps=((0.9, ORANGE), (0.99, GREEN)),
         below=RED,
     ),
     Panel(
-        "Work on one message",
-        "Working time of one message of an order, calls to Inventory and Payment included.",
+        "Time to handle a message",
+        "How long the worker takes for one message of an order, including calls to Inventory and "
+        "Payment.",
         tuple(
             Query(
                 quantile(q, "order_processing_duration_seconds"),
@@ -251,7 +249,7 @@ _SPEED: Final = (
     ),
     Panel(
         "Orders by status",
-        "All orders by status; of large tables an estimate.",
+        "All orders by status; an estimate for large tables.",
         (Query(f"max by (status) ({of('orders_in_state')})", "{{status}}"),),
         NUMBER,
         kind="bargauge",
@@ -262,7 +260,7 @@ _SPEED: Final = (
 LIFECYCLE: Final = Dashboard(
     "lifecycle",
     "Orders / Life cycle",
-    "How far orders get, how fast, and which of them are stuck.",
+    "Progress and speed of orders, and orders that are stuck.",
     (
         Row("Funnel", _FUNNEL),
         Row("Stuck", _STUCK),

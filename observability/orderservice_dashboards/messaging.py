@@ -30,7 +30,7 @@ def _depth(pattern: str) -> Query:
 _OUTBOX: Final = (
     Panel(
         "Rows waiting",
-        "Rows of the outbox that are not published yet.",
+        "Outbox rows that are not published yet.",
         (Query(f"max({of('outbox_pending')})", "rows"),),
         NUMBER,
         steps=((1000, ORANGE), (10_000, RED)),
@@ -38,8 +38,8 @@ _OUTBOX: Final = (
     ),
     Panel(
         "Age of the oldest row",
-        "How long the oldest row has waited. Orders cannot end in time if this comes near the "
-        "objective.",
+        "How long the oldest row has waited. If this approaches the objective, orders cannot end "
+        "in time.",
         (Query(f"max({of('outbox_oldest_age_seconds')})", "oldest"),),
         SECONDS,
         steps=((10, ORANGE), (60, RED)),
@@ -47,14 +47,14 @@ _OUTBOX: Final = (
     ),
     Panel(
         "Published",
-        "Rows published per second, by how that ended. Everything but `confirmed` is tried again.",
+        "Rows published per second, by outcome. All but `confirmed` are tried again.",
         (Query(rate("outbox_published_total", "outcome"), "{{outcome}}", exemplars=True),),
         PER_SECOND,
         width=8,
     ),
     Panel(
-        "Relays that lead",
-        "Exactly one publishes, the others stand by.",
+        "Leading relays",
+        "One relay publishes; the others stand by.",
         (Query(f"sum({of('relay_leading')})", "leading"),),
         NUMBER,
         kind="stat",
@@ -73,8 +73,8 @@ _QUEUES: Final = (
         steps=((100, ORANGE), (10_000, RED)),
     ),
     Panel(
-        "Time to work off",
-        "Waiting messages divided by the rate at which they are handled now.",
+        "Time to empty a queue",
+        "Waiting messages divided by the rate at which messages are handled.",
         (
             Query(
                 "max by (queue) ("
@@ -88,7 +88,7 @@ _QUEUES: Final = (
     ),
     Panel(
         "Consumers",
-        "Consumers that RabbitMQ knows, by work queue.",
+        "Consumers that RabbitMQ reports, by work queue.",
         (
             Query(
                 "max by (queue) ("
@@ -111,7 +111,7 @@ _QUEUES: Final = (
     ),
     Panel(
         "Time to handle, p99",
-        "99 of 100 messages are handled faster.",
+        "99 % of messages are handled faster.",
         (Query(quantile(0.99, HANDLED, "queue"), "{{queue}}", exemplars=True),),
         SECONDS,
         width=12,
@@ -121,7 +121,7 @@ _QUEUES: Final = (
 _TROUBLE: Final = (
     Panel(
         "Retries",
-        "Messages per second put off to a retry tier: something they need is failing.",
+        "Messages per second sent to a retry tier because something they need is failing.",
         (Query(rate("messaging_retries_total", "queue, tier"), "{{queue}} {{tier}}"),),
         PER_SECOND,
         steps=((0.1, ORANGE), (1, RED)),
@@ -135,14 +135,14 @@ _TROUBLE: Final = (
     ),
     Panel(
         "Dead letters",
-        "Messages put aside that wait for a person: `orders dead-letters list`.",
+        "Dead letters that wait for a person: `orders dead-letters list`.",
         (_depth(".+[.]dead"),),
         NUMBER,
         steps=((1, RED),),
     ),
     Panel(
-        "Put aside, by reason",
-        "Messages put aside since the processes started, by queue and reason.",
+        "Dead letters, by reason",
+        "Messages dead-lettered since the processes started, by queue and reason.",
         (
             Query(
                 f"sum by (queue, reason) ({of('messaging_dead_letter_total')})",
@@ -155,7 +155,7 @@ _TROUBLE: Final = (
     ),
     Panel(
         "Unrouted",
-        "Messages that no queue is bound for.",
+        "Messages that match no binding.",
         (_depth("orders[.]unrouted"),),
         NUMBER,
         kind="stat",
@@ -167,7 +167,7 @@ _TROUBLE: Final = (
 MESSAGING: Final = Dashboard(
     "messaging",
     "Orders / Messaging",
-    "The way of a message: outbox, queues, retries, dead letters.",
+    "The path of a message: outbox, queues, retries, dead letters.",
     (Row("Outbox", _OUTBOX), Row("Queues", _QUEUES), Row("Trouble", _TROUBLE)),
     CHOICES,
 )

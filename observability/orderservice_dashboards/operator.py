@@ -51,7 +51,7 @@ _FAILED: Final = (
 _RESOURCES: Final = (
     Panel(
         "Ready",
-        "OrderServices by what their condition Ready says.",
+        "OrderServices by the status of their condition Ready.",
         (
             Query(
                 "sum by (status) (max by (resource_namespace, resource, status) ("
@@ -65,7 +65,7 @@ _RESOURCES: Final = (
     ),
     Panel(
         "Conditions",
-        "What every condition of the chosen resources says now, and why.",
+        "Status and reason of every condition of the chosen resources.",
         (
             Query(
                 "max by (resource_namespace, resource, type, status, reason) ("
@@ -90,14 +90,14 @@ _WORK: Final = (
     ),
     Panel(
         "Failed",
-        "Share of reconciliations that failed; each is repeated after a growing delay.",
+        "Share of reconciliations that failed. Each is tried again, with growing delays.",
         (Query(f"{_FAILED} / {_TOTAL}", "failed"),),
         SHARE,
         steps=((0.01, ORANGE), (0.1, RED)),
     ),
     Panel(
         "Duration, p99",
-        "99 of 100 reconciliations of a resource take less.",
+        "99 % of reconciliations are faster.",
         (
             Query(
                 "histogram_quantile(0.99, "
@@ -111,13 +111,14 @@ _WORK: Final = (
     ),
     Panel(
         "Requests to the API server",
-        "Requests per second by method; all but GET are writes, and a quiet cluster has none.",
+        "Requests per second by method. All but GET are writes; a quiet cluster has none.",
         (Query(_rate("orderservice_api_requests_total", "method"), "{{method}}"),),
         PER_SECOND,
     ),
     Panel(
         "Silence of the watches",
-        "Since when nothing was heard of a kind; a healthy watch says something each minute.",
+        "Time since a watch last sent anything, by kind. A healthy watch sends something every "
+        "minute.",
         (
             Query(
                 f"max by (kind) ({select('orderservice_watch_age_seconds', _OPERATOR)})", "{{kind}}"
@@ -127,8 +128,8 @@ _WORK: Final = (
         steps=((120, ORANGE), (300, RED)),
     ),
     Panel(
-        "Replicas that lead",
-        "Exactly one works, the others stand by.",
+        "Leading replicas",
+        "One replica works; the others stand by.",
         (Query(f"sum({select('orderservice_leading', _OPERATOR)})", "leading"),),
         NUMBER,
         kind="stat",
@@ -140,7 +141,7 @@ _WORK: Final = (
 OPERATOR: Final = Dashboard(
     "operator",
     "Orders / Operator",
-    "What the operator did, what it sees, and what it says of each OrderService.",
+    "The operator's work, its watches, and the conditions of each OrderService.",
     (Row("Resources", _RESOURCES), Row("Operator", _WORK)),
     CHOICES,
 )

@@ -1,4 +1,4 @@
-"""Overview: whether objectives are met, the error budgets that are left, the firing alerts."""
+"""Overview: whether objectives are met, remaining error budgets, firing alerts."""
 
 from typing import Final
 
@@ -23,11 +23,11 @@ from orderservice_dashboards.panels import (
 
 SLOS: Final = {
     "availability": "Requests that did not fail",
-    "create-latency": "Orders taken in time",
+    "create-latency": "Orders accepted in time",
     "read-latency": "Reads answered in time",
     "completion": "Orders ended in time",
 }
-# The default objectives: a colour cannot follow the resource, the panels of the budget do.
+# The default objectives: colours are fixed, while the budget panels follow the resource.
 BUDGETS: Final = dict.fromkeys(SLOS, 0.01) | {"availability": 0.001}
 
 
@@ -36,8 +36,8 @@ def _kept(slo: str, title: str) -> Panel:
     errors = recorded("orders:slo_errors:ratio1h", matcher)
     return Panel(
         f"{title}, 1 h",
-        f"Share of good events of the objective `{slo}` within an hour. Red: the budget burns more "
-        "than 14 times too fast.",
+        f"Share of events within an hour that met the objective `{slo}`. Red: the budget burns more"
+        " than 14 times too fast.",
         (Query(f"1 - {errors}", slo),),
         SHARE,
         kind="stat",
@@ -53,8 +53,7 @@ def _left(slo: str, title: str) -> Panel:
     budget = recorded("orders:slo_budget", matcher)
     return Panel(
         f"{title}: budget left, 3 d",
-        "Share of the error budget of three days that is not used up. Below 0 the objective is "
-        "missed.",
+        "Share of the three-day error budget that is left. Below 0 the objective is missed.",
         (Query(f"1 - {errors} / {budget}", slo),),
         SHARE,
         kind="stat",
@@ -67,8 +66,8 @@ def _left(slo: str, title: str) -> Panel:
 _BURN: Final = tuple(
     Panel(
         f"Burn rate, {window}",
-        f"How many times too fast the error budget burns, over {window}. At 1 it lasts exactly as "
-        f"long as promised; an alert needs {limit} in the long and the short window.",
+        f"How many times too fast the error budget burns over {window}. At 1 it lasts exactly as "
+        f"planned. An alert fires above {limit} in both the long and the short window.",
         (
             Query(
                 f"{recorded(f'orders:slo_errors:ratio{window}')} / {recorded('orders:slo_budget')}",
@@ -85,7 +84,7 @@ _BURN: Final = tuple(
 OVERVIEW: Final = Dashboard(
     "overview",
     "Orders / Overview",
-    "Whether the promises of the service are kept. Begin here.",
+    "Whether the service meets its objectives. Start here.",
     (
         Row("Objectives", tuple(_kept(slo, title) for slo, title in SLOS.items())),
         Row("Error budgets", tuple(_left(slo, title) for slo, title in SLOS.items())),
@@ -95,8 +94,8 @@ OVERVIEW: Final = Dashboard(
             (
                 Panel(
                     "Alerts firing",
-                    "Alerts of the service, and those about no service, that fire now. `Watchdog` "
-                    "always does: it proves that alerting works.",
+                    "Alerts that fire now for the service, or for no service. `Watchdog` always"
+                    " fires: it proves that alerting works.",
                     (
                         Query(
                             'sum by (alertname, severity) (ALERTS{alertstate="firing",'
@@ -108,11 +107,11 @@ OVERVIEW: Final = Dashboard(
                     stacked=True,
                 ),
                 Panel(
-                    "Orders taken and ended",
-                    "Orders accepted with 202, and orders that came to an end, by how. The lines "
-                    "should lie on one another.",
+                    "Orders accepted and ended",
+                    "Orders accepted with 202, and orders that ended, by status. The totals should"
+                    " be equal.",
                     (
-                        Query(rate("order_create_duration_seconds_count", "service"), "taken"),
+                        Query(rate("order_create_duration_seconds_count", "service"), "accepted"),
                         Query(
                             rate("order_completion_seconds_count", "outcome"), "ended {{outcome}}"
                         ),
@@ -120,7 +119,7 @@ OVERVIEW: Final = Dashboard(
                     PER_SECOND,
                 ),
                 Panel(
-                    "From the 202 to the end",
+                    "Time from the 202 to the end",
                     "How long orders take to their first end: p50 and p99.",
                     (
                         Query(quantile(0.5, "order_completion_seconds"), "p50"),
@@ -152,8 +151,8 @@ OVERVIEW: Final = Dashboard(
                 ),
                 Panel(
                     "Integrity violations",
-                    "Orders on which database, Payment and Inventory do not agree. The objective "
-                    "is none: above 0 somebody is woken.",
+                    "Orders for which database, Payment and Inventory disagree. The objective is 0:"
+                    " above it an alert pages.",
                     (Query(f"sum(max by (kind) ({of('orders_integrity_violations')}))", "orders"),),
                     NUMBER,
                     kind="stat",
@@ -161,7 +160,7 @@ OVERVIEW: Final = Dashboard(
                 ),
                 Panel(
                     "Orders that need a person",
-                    "Orders that do not get on by themselves; `orders stuck` lists them.",
+                    "Stuck orders; `orders stuck` lists them.",
                     (Query(f"sum(max by (status) ({of('orders_stuck')}))", "orders"),),
                     NUMBER,
                     kind="stat",
@@ -169,8 +168,8 @@ OVERVIEW: Final = Dashboard(
                 ),
                 Panel(
                     "Waiting",
-                    "What has not reached its end: rows in the outbox, messages in the work "
-                    "queues, orders that are not finished.",
+                    "Unfinished work: rows in the outbox, messages in the work queues, orders that"
+                    " have not ended.",
                     (
                         Query(f"max({of('outbox_pending')})", "outbox"),
                         Query(

@@ -20,12 +20,12 @@ from orderservice_dashboards.panels import (
 )
 from orderservice_observability.objectives import select
 
-# kube-state-metrics knows no `service`: its objects are named after the resource, which no matcher
-# can make of `$service`. So these are about all services of the namespace, and say so.
+# kube-state-metrics has no label `service`: its objects are named after the resource, and a matcher
+# cannot derive that name from `$service`. So these panels show all services of the namespace.
 _SCALERS: Final = ('namespace=~"$namespace"', 'horizontalpodautoscaler=~".+-(api|worker)"')
 _PODS: Final = ('namespace=~"$namespace"', 'pod=~".+-(api|relay|worker|notifier|migrate)-.+"')
 
-# cAdvisor counts a pod's sandbox and the pod as a whole beside its containers.
+# cAdvisor also counts a pod's sandbox and the pod as a whole.
 _CONTAINER: Final = 'container!=""'
 
 
@@ -45,9 +45,8 @@ _PROCESSES: Final = (
     ),
     Panel(
         "API busy",
-        "Share of their time in which the api's processes (with gthread, their threads) work on a "
-        "request. Orders that only wait for a commit are left out. Requests queue when this "
-        "comes near 1.",
+        "Share of time that the api's processes (with gthread, their threads) spend on requests, "
+        "without waits for a commit. Near 1, requests queue.",
         (
             Query(
                 f"({rate('http_server_request_duration_seconds_sum', 'service')} - "
@@ -62,8 +61,8 @@ _PROCESSES: Final = (
     ),
     Panel(
         "API worker restarts",
-        "Processes gunicorn started in the last hour, and those of them that replace a crashed or "
-        "hung one. The others had served their share of requests, or were reloaded.",
+        "Processes that gunicorn started in the last hour, and how many of them replaced a crashed "
+        "or hung one. The others were replaced after their share of requests, or reloaded.",
         (
             Query(
                 f"sum by (instance) (increase({of('http_server_worker_starts_total')}[1h]))",
@@ -80,21 +79,21 @@ _PROCESSES: Final = (
         steps=((4, ORANGE),),
     ),
     Panel(
-        "Since the start",
-        "Time since each process started. A saw is a crash loop.",
+        "Uptime",
+        "Time since each process started. A sawtooth is a crash loop.",
         (Query(f"time() - {of('process_start_time_seconds')}", "{{component}} {{pod}}"),),
         SECONDS,
     ),
     Panel(
         "Memory",
-        "Resident memory of relay, worker and notifier (the api's processes: see the container).",
+        "Resident memory of relay, worker and notifier. For the api, see Memory of containers.",
         (Query(of("process_resident_memory_bytes"), "{{component}} {{pod}}"),),
         BYTES,
     ),
     Panel(
         "CPU",
-        "CPU time per second of relay, worker and notifier; 1 is one core, and all that Python can "
-        "use.",
+        "CPU time per second of relay, worker and notifier. 1 is one core, the most that a Python "
+        "process can use.",
         (
             Query(
                 f"rate({of('process_cpu_seconds_total')}[$__rate_interval])",
@@ -109,7 +108,7 @@ _PROCESSES: Final = (
 _BUILDS: Final = (
     Panel(
         "Builds",
-        "Processes by the version and revision of the code they run. Two at once: a roll-out.",
+        "Processes by version and revision of their code. Two at the same time: a roll-out.",
         (
             Query(
                 f"count by (version, revision) ({of('orders_build_info')})",
@@ -130,8 +129,8 @@ _CONTAINERS: Final = (
     ),
     Panel(
         "CPU throttling",
-        "Share of the scheduler's periods in which a container wanted more than its CPU limit "
-        "(cAdvisor). Latency suffers from a few per cent on.",
+        "Share of scheduler periods in which a container was held back by its CPU limit "
+        "(cAdvisor). A few per cent already cost latency.",
         (
             Query(
                 _of_pods("pod, container", "container_cpu_cfs_throttled_periods_total")
@@ -145,8 +144,8 @@ _CONTAINERS: Final = (
     ),
     Panel(
         "Memory of containers",
-        "Memory of each container as the kernel counts it against the limit (cAdvisor), as a share "
-        "of the limit (kube-state-metrics). At 1 it is killed.",
+        "Memory of each container (cAdvisor) as a share of its limit (kube-state-metrics). At 1 "
+        "the kernel kills it.",
         (
             Query(
                 "sum by (pod, container) ("
@@ -164,8 +163,8 @@ _CONTAINERS: Final = (
 
 _CLUSTER: Final = (
     Panel(
-        "Replicas wanted and possible",
-        "Replicas each autoscaler of the namespace has made, and its maximum (kube-state-metrics).",
+        "Replicas and maximum",
+        "Replicas of each autoscaler in the namespace, and its maximum (kube-state-metrics).",
         (
             Query(
                 "max by (horizontalpodautoscaler) ("
@@ -177,14 +176,14 @@ _CLUSTER: Final = (
                 "max by (horizontalpodautoscaler) ("
                 + select("kube_horizontalpodautoscaler_spec_max_replicas", *_SCALERS)
                 + ")",
-                "{{horizontalpodautoscaler}} at most",
+                "{{horizontalpodautoscaler}} maximum",
             ),
         ),
         NUMBER,
     ),
     Panel(
         "Restarts of containers",
-        "Restarts in the last hour by pod of the namespace (kube-state-metrics).",
+        "Restarts in the last hour, by pod in the namespace (kube-state-metrics).",
         (
             Query(
                 "sum by (pod) (increase("
@@ -198,7 +197,7 @@ _CLUSTER: Final = (
     ),
     Panel(
         "Containers that do not start",
-        "Why containers of the namespace wait (kube-state-metrics).",
+        "Why containers in the namespace are waiting (kube-state-metrics).",
         (
             Query(
                 "sum by (pod, reason) ("
@@ -212,14 +211,14 @@ _CLUSTER: Final = (
     ),
 )
 
-# Loki's labels, as Grafana's own charts make them of a pod's.
+# Loki's labels, as Grafana's own charts derive them from a pod's.
 _STREAM: Final = '{app="orderservice", namespace=~"$namespace"}'
 
 _LOGS: Final = (
     Panel(
         "Warnings and errors",
-        "Log lines of the namespace from warning on, the newest first. The ids in a line lead to "
-        "its trace and to all lines of the order.",
+        "Log lines of the namespace at level warning or above, newest first. The ids in a line "
+        "link to its trace and to all lines of the order.",
         (Query(_STREAM + ' | json | level=~"warning|error|critical"', ""),),
         NUMBER,
         kind="logs",

@@ -1,10 +1,10 @@
-"""The objectives of a service, and the series that they are about."""
+"""The objectives of a service, and selectors for its series."""
 
 from typing import Final
 
 import msgspec
 
-# Seconds. The buckets the services count in; an objective between two is held to the lower one.
+# Seconds. The services' histogram buckets; an objective between two uses the lower one.
 HTTP_BUCKETS: Final = (
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 )  # fmt: skip
@@ -54,7 +54,7 @@ class Scope(msgspec.Struct, frozen=True):
 
 
 def select(metric: str, *matchers: str) -> str:
-    """Return a selector. It always has braces, by which the tests find each one."""
+    """Return a selector. It always has braces, so that the tests can find it."""
     return f"{metric}{{{','.join(matchers)}}}"
 
 

@@ -8,7 +8,7 @@ from orderservice_observability.objectives import Objectives, Scope
 from orderservice_observability.rules import burn, cluster, platform, symptoms
 from orderservice_observability.rules.model import Alert, Group, Links, Record
 
-# Seconds between evaluations: a guess that half a minute is soon enough for anybody who is woken.
+# Seconds between evaluations. A guess: half a minute is soon enough for a page.
 EVERY_S: Final = 30
 NO_LINKS: Final = Links()
 

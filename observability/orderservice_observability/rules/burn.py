@@ -19,7 +19,7 @@ from orderservice_observability.objectives import (
 from orderservice_observability.rules.model import PAGE, TICKET, Alert, Record
 
 BY: Final = "by (namespace, service)"
-# Below so many bad events in the long window nobody is told: one failure of three at night is 33 %.
+# No alert below this many bad events in the long window: one failure of three at night is 33 %.
 FEWEST_BAD: Final = 10
 
 
@@ -30,7 +30,7 @@ class Window(msgspec.Struct, frozen=True):
     short: str
     factor: float
     severity: str
-    shows: str = ""  # what a dashboard has to show for the long window to be seen
+    shows: str = ""  # the period that a dashboard must show to include the long window
 
 
 WINDOWS: Final = (
@@ -108,8 +108,8 @@ def _alert(scope: Scope, sli: Sli, window: Window) -> Alert:
         " and ".join([*both, enough]),
         window.severity,
         f"{sli.promise}: the error budget burns {window.factor:g} times too fast.",
-        f"{{{{ $value | humanizePercentage }}}} of the last {window.long} was bad, and it goes on. "
-        f"Allowed are {sli.budget:.4g} of all ({sli.promise}).",
+        f"{{{{ $value | humanizePercentage }}}} of events in the last {window.long} were bad, and"
+        f" it continues. The objective allows {100 * sli.budget:.4g} % ({sli.promise}).",
         sli.dashboard,
         held_for="2m" if window.severity == PAGE else "15m",
         labels={"slo": sli.name, "window": window.long},
@@ -130,7 +130,7 @@ def _availability(scope: Scope, objectives: Objectives) -> Sli:
         "availability",
         "OrderAvailabilityBudgetBurn",
         total,
-        f"{failed} or {total} * 0",  # no failure yet is a number, too
+        f"{failed} or {total} * 0",  # 0, not no data, while nothing has failed
         _budget(objectives.availability),
         f"{objectives.availability:g} % of requests do not fail",
         "orders-overview",
@@ -147,7 +147,7 @@ def _create_latency(scope: Scope, objectives: Objectives) -> Sli:
         total,
         f"{total} - {_rate(scope, f'{metric}_bucket', _le(bound))}",
         _budget(objectives.latency_share),
-        f"{objectives.latency_share:g} % of orders are taken within {bound * 1000:g} ms",
+        f"{objectives.latency_share:g} % of orders are accepted within {bound * 1000:g} ms",
         "orders-api",
     )
 
@@ -174,9 +174,9 @@ def _completion(scope: Scope, objectives: Objectives) -> Sli:
     time.
 
     A refund ends an order a second time and does not count. Good orders are counted before they are
-    expected, so a burst is below 0 at its beginning and as much above at its end. Only sums over a
-    window are right and may be clamped. They include the good orders of the first minute, in which
-    none is expected yet.
+    expected, so a burst is below 0 at its start and above 0 by the same amount at its end. Only
+    sums over a window are right and may be clamped. They include the good orders of the first
+    minute, in which none is expected yet.
     """
     bound = bucket(COMPLETION_BUCKETS, objectives.completion_seconds)
     accepted = scope.of("order_create_duration_seconds_count")

@@ -1,4 +1,4 @@
-"""Alerts on what only Kubernetes knows, from kube-state-metrics."""
+"""Alerts on pods and autoscalers, from kube-state-metrics."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -34,7 +34,7 @@ def alerts(scope: Scope) -> Iterator[Alert]:
     least = scope.of_cluster("kube_horizontalpodautoscaler_spec_min_replicas", scaler)
     yield Alert(
         "OrderAutoscalerAtMaximum",
-        # With as many at least as at most nobody expects it to add any.
+        # If minimum and maximum are equal, it cannot add any and nobody expects it to.
         f"max {by} ({now}) >= max {by} ({most}) and max {by} ({most}) > max {by} ({least})",
         TICKET,
         "An autoscaler cannot add any more pods.",
@@ -52,7 +52,7 @@ def alerts(scope: Scope) -> Iterator[Alert]:
         "OrderPodCrashLooping",
         f"max by (namespace, pod, container) (max_over_time({waiting}[5m])) >= 1",
         PAGE,
-        "A pod crashes as often as it is started.",
+        "A pod crashes every time it starts.",
         "{{ $labels.pod }}, container {{ $labels.container }}: CrashLoopBackOff.",
         DASHBOARD,
         held_for="5m",

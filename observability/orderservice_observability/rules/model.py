@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
-PAGE: Final = "page"  # somebody is woken
+PAGE: Final = "page"  # somebody is paged
 TICKET: Final = "ticket"  # somebody looks in working hours
 NONE: Final = "none"  # nobody: a machine checks that it fires
 

@@ -23,7 +23,7 @@ def alerts() -> Iterator[Alert]:
         "vector(1)",
         NONE,
         "Alerting works.",
-        "Fires always. Have somebody told when it stops: then nothing else can be told either.",
+        "Always fires. Alert somebody outside when it stops: then no other alert can arrive.",
         DASHBOARD,
         about=(),
     )
@@ -54,7 +54,7 @@ def _resources() -> Iterator[Alert]:
         "OrderTopologyNotReady",
         _condition("TopologyReady", 'status="False"'),
         TICKET,
-        "RabbitMQ's exchanges, queues or policies are not as the OrderService says.",
+        "RabbitMQ's exchanges, queues or policies differ from the OrderService.",
         _WHICH,
         DASHBOARD,
         held_for="10m",
@@ -73,9 +73,9 @@ def _resources() -> Iterator[Alert]:
 
 
 def _condition(kind: str, matcher: str) -> str:
-    """Return an expression for a condition, once although both replicas of the operator export it.
+    """Return an expression for a condition, as one series although every operator exports it.
 
-    It ignores the reason: with another reason the alert would be a new one and wait again.
+    It ignores the reason: otherwise a new reason would be a new alert with a new wait.
     """
     series = select("orderservice_condition", f'type="{kind}"', matcher)
     return f"max by (resource_namespace, resource) ({series}) == 1"
@@ -89,8 +89,9 @@ def _operator() -> Iterator[Alert]:
         "OperatorReconcileErrors",
         f"{failed} / {total} > 0.1",
         TICKET,
-        "The operator cannot do what it wants.",
-        "{{ $value | humanizePercentage }} of its reconciliations failed in the last 10 min.",
+        "Many reconciliations fail.",
+        "{{ $value | humanizePercentage }} of the operator's reconciliations failed in the last 10 "
+        "minutes.",
         DASHBOARD,
         held_for="10m",
         about=(),
@@ -100,8 +101,8 @@ def _operator() -> Iterator[Alert]:
         f"max by (kind) ({select('orderservice_watch_age_seconds')}) > 300",
         PAGE,
         "The operator does not see changes in the cluster.",
-        "Nothing was heard of {{ $labels.kind }} for {{ $value | humanizeDuration }}; a healthy "
-        "watch says something each minute.",
+        "The watch of {{ $labels.kind }} has been silent for {{ $value | humanizeDuration }}; a "
+        "healthy watch sends something every minute.",
         DASHBOARD,
         held_for="1m",
         about=(),
@@ -112,7 +113,8 @@ def _operator() -> Iterator[Alert]:
         f"sum by (namespace) ({up}) == 0 or absent({up})",
         PAGE,
         "The operator does not run.",
-        "Prometheus reaches no replica. Services go on; nothing is repaired, scaled or rolled out.",
+        "Prometheus reaches no replica. Services keep running, but nothing is repaired, scaled or "
+        "rolled out.",
         DASHBOARD,
         held_for="5m",
         about=(),
@@ -122,9 +124,9 @@ def _operator() -> Iterator[Alert]:
         "OperatorExternalMetricsUnavailable",
         f"max by (name) ({unavailable}) == 1",
         TICKET,
-        "The API server does not reach what serves external metrics.",
-        "Until it answers, no namespace of the whole cluster can be deleted, kubectl api-resources "
-        "fails, and workers keep their number.",
+        "The API server does not reach the server of external metrics.",
+        "Until it answers, no namespace in the cluster can be deleted, kubectl api-resources fails,"
+        " and workers are not scaled.",
         DASHBOARD,
         held_for="5m",
         about=(),

@@ -15,25 +15,25 @@ UNKNOWN_S: Final = 600
 # A guess: a dozen runs of the default schedule have failed, or none was made.
 STALE_S: Final = 3600
 SWEPT_S: Final = 600  # 40 sweeps by default
-# These series go with their process, or with PostgreSQL: what was wrong then still is.
+# These series disappear with their process or with PostgreSQL, but the problem remains.
 OUTLIVES: Final = "10m"
 COMPONENTS: Final = ("api", "gateway", "relay", "worker", "notifier")
 
-# What is counted, which of it goes without Redis, and what that means.
+# The counter, the matcher for what was done without Redis, and the summary.
 _FALLBACKS: Final = {
     "OrderCacheFallback": (
         ("cache_requests_total", 'level="l2"'),
         'result=~"error|bypass"',
-        "The cache in Redis is passed by.",
+        "The cache in Redis is bypassed.",
     ),
     "OrderRateLimitFallback": (
         ("ratelimit_decisions_total",),
         'decision=~"fallback_.+"',
-        "The rate limit is counted in each process by itself.",
+        "Each process counts the rate limit on its own.",
     ),
 }
 _MANY: Final = 0.05
-# Requests a second below which nobody can tell a quiet hour from an outage.
+# Requests a second below which a quiet hour looks the same as an outage.
 _TRAFFIC: Final = 1
 # A guess: one crash is bad luck, one every two minutes is not. And how long a pod is new.
 _CRASHES: Final = 5
@@ -63,7 +63,7 @@ def _orders(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         PAGE,
         "Nobody knows whether customers were charged.",
         "The oldest payment attempt without a known outcome was made "
-        "{{ $value | humanizeDuration }} ago. It is asked for again and again under its own key; "
+        "{{ $value | humanizeDuration }} ago. The worker keeps asking Payment under the same key; "
         "no second charge is made.",
         LIFECYCLE,
         held_for="1m",
@@ -75,8 +75,8 @@ def _orders(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         f"sum by ({BY}) (increase({declined}[1h])) > 0",
         TICKET,
         "Payment declined a refund.",
-        "{{ $value | humanize }} refunds were declined within the last hour. A customer waits for "
-        "money that does not come by itself.",
+        "{{ $value | humanize }} refunds were declined within the last hour. The customers do not"
+        " get their money until a person settles the refunds.",
         LIFECYCLE,
         keep_firing="1d",
     )
@@ -84,8 +84,8 @@ def _orders(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "OrdersStuck",
         f"max by ({BY}, status) ({scope.of('orders_oldest_age_seconds')}) > {limit_s}",
         PAGE,
-        "An order does not get any further.",
-        "The oldest order in {{ $labels.status }} has been there for "
+        "An order makes no progress.",
+        "The oldest order in {{ $labels.status }} has had this status for "
         f"{{{{ $value | humanizeDuration }}}}; orders should end within "
         f"{objectives.completion_seconds} s.",
         LIFECYCLE,
@@ -95,14 +95,14 @@ def _orders(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
 
 
 def _integrity(scope: Scope) -> Iterator[Alert]:
-    """Yield the alert on the fifth objective, which has no budget and does not wait."""
+    """Yield the alert on integrity, an objective without an error budget, and on its checks."""
     yield Alert(
         "OrderIntegrityViolated",
         f"max by ({BY}, kind) ({scope.of('orders_integrity_violations')}) > 0",
         PAGE,
         "Orders, money and stock do not agree.",
-        "{{ $value }} orders are in breach: {{ $labels.kind }}. Reconciliation found them in the "
-        "ledgers of Payment and Inventory, and they still are.",
+        "{{ $value }} orders violate integrity: {{ $labels.kind }}. Reconciliation found them in"
+        " the ledgers of Payment and Inventory, and they are not resolved.",
         LIFECYCLE,
         labels={"slo": "integrity"},
         keep_firing=OUTLIVES,
@@ -112,9 +112,9 @@ def _integrity(scope: Scope) -> Iterator[Alert]:
         "OrderReconciliationStale",
         f"time() - max by ({BY}) ({at}) > {STALE_S}",
         TICKET,
-        "Nobody compares orders with the ledgers any more.",
-        "Reconciliation last came to its end {{ $value | humanizeDuration }} ago: a violation "
-        "since then would not be known.",
+        "Reconciliation with the ledgers has stopped.",
+        "The last successful run ended {{ $value | humanizeDuration }} ago. Violations since then"
+        " are not detected.",
         LIFECYCLE,
         held_for="5m",
         keep_firing=OUTLIVES,
@@ -124,9 +124,9 @@ def _integrity(scope: Scope) -> Iterator[Alert]:
         "OrderSweepStale",
         f"time() - max by ({BY}) ({swept}) > {SWEPT_S}",
         PAGE,
-        "No worker looks for stalled orders any more.",
-        "No sweep has ended for more than 10 minutes. An order whose message was lost stays where "
-        "it is, and old rows may not be deleted.",
+        "Workers have stopped looking for stalled orders.",
+        "No sweep has succeeded for more than 10 minutes. Orders whose message was lost make no "
+        "progress, and old rows may not be deleted.",
         LIFECYCLE,
         held_for="5m",
         keep_firing=OUTLIVES,
@@ -136,8 +136,8 @@ def _integrity(scope: Scope) -> Iterator[Alert]:
         f"max by ({BY}, status) ({scope.of('orders_stuck')}) > 0",
         TICKET,
         "Orders need a person.",
-        "{{ $value }} orders in {{ $labels.status }} do not get on: they were given to the worker "
-        "again and again, or Payment declined to pay back. `orders stuck` lists them.",
+        "{{ $value }} orders in {{ $labels.status }} are stuck: they stalled three times, or "
+        "Payment declined the refund. `orders stuck` lists them.",
         LIFECYCLE,
         held_for="1m",
         keep_firing=OUTLIVES,
@@ -152,8 +152,9 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "OrderDeadLetters",
         f"max by ({BY}, queue) ({dead}) > 0",
         TICKET,
-        "Messages were put aside and wait for a person.",
-        "{{ $value }} messages in {{ $labels.queue }}. They stay until replayed or dropped.",
+        "Messages were dead-lettered and wait for a person.",
+        "{{ $labels.queue }} holds {{ $value }} messages. They stay until someone replays or drops "
+        "them.",
         MESSAGING,
         held_for="1m",
         keep_firing=OUTLIVES,
@@ -163,13 +164,13 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "OrderOutboxLag",
         f"max by ({BY}) ({outbox}) > {objectives.completion_seconds}",
         PAGE,
-        "Orders are taken but their messages do not reach RabbitMQ.",
-        "The oldest row of the outbox has waited for {{ $value | humanizeDuration }}.",
+        "Orders are accepted, but their messages do not reach RabbitMQ.",
+        "The oldest row in the outbox has waited for {{ $value | humanizeDuration }}.",
         MESSAGING,
         held_for="2m",
         keep_firing=OUTLIVES,
     )
-    # Notifications wait when the customer's own receiver is slow, which is nothing to be woken for.
+    # Notifications wait when the customer's own receiver is slow: nobody is paged for that.
     for queue, severity in (("order-processing", PAGE), ("order-notifications", TICKET)):
         matcher = f'queue="{queue}"'
         messages = scope.of("messaging_queue_messages", matcher)
@@ -179,9 +180,9 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
             f"max by ({BY}, queue) ({messages}) / sum by ({BY}, queue) (rate({handled}[5m])) "
             f"> {objectives.completion_seconds} and max by ({BY}, queue) ({messages}) > 100",
             severity,
-            "A queue holds more than its consumers get through in time.",
-            "At the rate of the last five minutes {{ $labels.queue }} takes "
-            "{{ $value | humanizeDuration }} to be worked off.",
+            "A queue holds more messages than its consumers can handle in time.",
+            "At the rate of the last five minutes it takes {{ $value | humanizeDuration }} to empty"
+            " {{ $labels.queue }}.",
             MESSAGING,
             held_for="5m",
             labels={"queue": queue},
@@ -190,8 +191,8 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "OrderQueueWithoutConsumers",
         f"max by ({BY}, queue) ({consumers}) == 0",
         PAGE,
-        "Nobody consumes a queue.",
-        "RabbitMQ knows no consumer of {{ $labels.queue }}.",
+        "A queue has no consumers.",
+        "RabbitMQ reports no consumer of {{ $labels.queue }}.",
         MESSAGING,
         held_for="2m",
         keep_firing=OUTLIVES,
@@ -200,8 +201,9 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "OrderMessagesUnrouted",
         f"max by ({BY}) ({unrouted}) > 0",
         TICKET,
-        "Messages were published that no queue is bound for.",
-        "{{ $value }} messages in orders.unrouted: a binding is missing, or a type is new.",
+        "Messages were published that match no binding.",
+        "orders.unrouted holds {{ $value }} messages: a binding is missing, or a message type is"
+        " new.",
         MESSAGING,
         held_for="1m",
         keep_firing=OUTLIVES,
@@ -210,8 +212,8 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "OrderConsumerPaused",
         f"max by ({BY}, queue, reason) ({scope.of('messaging_consumer_paused')}) > 0",
         TICKET,
-        "A consumer holds its messages because something it needs is away.",
-        "{{ $labels.queue }} has waited for {{ $labels.reason }}. It goes on by itself.",
+        "A consumer is paused because a dependency is unavailable.",
+        "{{ $labels.queue }} waits for {{ $labels.reason }}. It resumes without help.",
         MESSAGING,
         held_for="10m",
         keep_firing=OUTLIVES,
@@ -220,7 +222,7 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "OrderNotificationsGivenUp",
         f"max by ({BY}) ({scope.of('notifications_given_up')}) > 0",
         TICKET,
-        "Notifications were given up after days of tries.",
+        "Notifications were given up after their last try.",
         "{{ $value }} notifications were not delivered. `orders notifications list` shows them.",
         MESSAGING,
         held_for="1m",
@@ -231,7 +233,7 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         f"sum by ({BY}) ({scope.of('relay_leading')}) == 0",
         PAGE,
         "No relay publishes.",
-        "Relays run, but none holds the lock: the outbox fills.",
+        "Relays run, but none of them holds the lock: the outbox grows.",
         MESSAGING,
         held_for="2m",
     )
@@ -239,16 +241,17 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
 
 def _dependencies(scope: Scope) -> Iterator[Alert]:
     yield _breaker("OrderUpstreamBreakerOpen", scope, 'upstream!="webhook"', PAGE, "an upstream")
-    # The receiver is the customer's: notifications wait for it, and orders do not.
+    # The receiver is the customer's: notifications wait for it, orders do not.
     yield _breaker(
-        "OrderWebhookReceiverOut", scope, 'upstream="webhook"', TICKET, "the webhooks' receiver"
+        "OrderWebhookReceiverOut", scope, 'upstream="webhook"', TICKET, "the webhook receiver"
     )
     yield Alert(
         "OrderReplicaLag",
         f"max by ({BY}) ({scope.of('db_replica_lag_seconds')}) > 5",
         TICKET,
-        "The read replica is behind or gone.",
-        "Behind by {{ $value }} s (infinite: not reached). All reads go to the primary meanwhile.",
+        "The read replica lags or is unreachable.",
+        "It lags by {{ $value }} s (infinite: unreachable). Until it recovers, all reads go to the "
+        "primary.",
         DEPENDENCIES,
         held_for="5m",
         keep_firing=OUTLIVES,
@@ -260,7 +263,8 @@ def _dependencies(scope: Scope) -> Iterator[Alert]:
             f"sum by ({BY}) (rate({some}[5m])) / sum by ({BY}) (rate({total}[5m])) > {_MANY}",
             TICKET,
             summary,
-            "{{ $value | humanizePercentage }} of the last five minutes: Redis is slow or gone.",
+            "{{ $value | humanizePercentage }} of the requests in the last five minutes: Redis is"
+            " slow or unreachable.",
             DEPENDENCIES,
             held_for="5m",
         )
@@ -269,7 +273,7 @@ def _dependencies(scope: Scope) -> Iterator[Alert]:
         "OrderDatabasePoolSaturated",
         f"sum by ({BY}, target) ({in_use}) / sum by ({BY}, target) ({size}) > 0.9",
         TICKET,
-        "Nearly all database connections are lent out.",
+        "Nearly all database connections are in use.",
         "{{ $value | humanizePercentage }} of the api's connections to the {{ $labels.target }} "
         "are in use: requests wait.",
         DEPENDENCIES,
@@ -283,8 +287,8 @@ def _breaker(name: str, scope: Scope, matcher: str, severity: str, upstream: str
         name,
         f"max by ({BY}, upstream) (max_over_time({state}[1m])) == 2",
         severity,
-        f"Calls to {upstream} are cut off.",
-        "The circuit breaker of {{ $labels.upstream }} is open: it failed again and again.",
+        f"Calls to {upstream} are refused.",
+        "The circuit breaker of {{ $labels.upstream }} is open after repeated failures.",
         DEPENDENCIES,
         held_for="2m",
     )
@@ -298,9 +302,9 @@ def _processes(scope: Scope) -> Iterator[Alert]:
         "OrderTrafficGone",
         f"({before} > {_TRAFFIC} unless {now} > {before} * {_MANY})",
         PAGE,
-        "Hardly a request arrives any more.",
-        "There were {{ $value }} requests a second in the hour before; now there are less than 5 % "
-        "of them. DNS, the Ingress or the gateway may be broken, where no other alert looks.",
+        "Almost no requests arrive.",
+        "Traffic was {{ $value }} requests a second in the hour before; now it is less than 5 % of "
+        "that. Check DNS, the Ingress and the gateway, which no other alert covers.",
         RUNTIME,
         held_for="5m",
     )
@@ -308,14 +312,14 @@ def _processes(scope: Scope) -> Iterator[Alert]:
         f"sum by ({BY}) (rate({scope.of(f'http_server_{name}')}[5m]))"
         for name in ("request_duration_seconds_sum", "waiting_seconds_total")
     )
-    busy = f"({requests_s} - ({waits_s} or {requests_s} * 0))"  # older pods count no waiting
+    busy = f"({requests_s} - ({waits_s} or {requests_s} * 0))"  # older pods do not count waiting
     workers = scope.of("http_server_workers")
     yield Alert(
         "OrderApiSaturated",
         f"{busy} / sum by ({BY}) ({workers}) > 0.8",
         TICKET,
-        "The api's processes are busy nearly all the time.",
-        "{{ $value | humanizePercentage }} of the time of all processes: requests begin to queue.",
+        "The api's processes are nearly always busy.",
+        "They are busy {{ $value | humanizePercentage }} of the time: requests begin to queue.",
         RUNTIME,
         held_for="10m",
     )
@@ -323,7 +327,7 @@ def _processes(scope: Scope) -> Iterator[Alert]:
         "OrderProcessRestarting",
         f"changes({scope.of('process_start_time_seconds')}[15m]) > 2",
         PAGE,
-        "A process starts again and again.",
+        "A process restarts repeatedly.",
         "{{ $labels.component }} {{ $labels.pod }} started {{ $value }} times within 15 minutes.",
         RUNTIME,
     )
@@ -335,12 +339,12 @@ def _processes(scope: Scope) -> Iterator[Alert]:
     yield Alert(
         "OrderApiWorkersCrashing",
         f"{starts} - {exits} > {_CRASHES} "
-        # The first processes of a new pod replace nothing.
+        # The first processes of a new pod do not replace crashed ones.
         f"unless sum by ({BY}, pod) (time() - {began} < {_NEW_S})",
         PAGE,
-        "Processes of an api crash again and again.",
+        "Processes of an api crash repeatedly.",
         "{{ $value | humanize }} processes of {{ $labels.pod }} crashed or were killed within 10 "
-        "minutes, each with the request it worked on.",
+        "minutes; each lost the request it was serving.",
         RUNTIME,
         keep_firing=OUTLIVES,
     )
@@ -360,7 +364,7 @@ def _processes(scope: Scope) -> Iterator[Alert]:
             f"sum by ({BY}) ({up}) == 0 or absent({up})",
             PAGE,
             f"No {component} runs.",
-            f"Prometheus reaches not one {component}.",
+            f"Prometheus cannot reach any {component}.",
             RUNTIME,
             held_for="5m",
             labels={"component": component},
