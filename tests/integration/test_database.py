@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from devstack.testing import Database, Postgres
 from integration.serving import eventually
@@ -26,7 +27,6 @@ from orders.database.statements import Busy, Locked, OutcomeUnknown, Prepared
 from orders.domain.order import NewOrder
 from orders.errors import Permanent, Transient
 from orders.telemetry import context
-from orders.telemetry.metrics import DB_ROUTE
 
 ORDER = NewOrder(7, 1, 2, Decimal("19.90"), "card")
 
@@ -67,7 +67,8 @@ def count(pool: Pool, table: str) -> int:
 
 
 def routed(target: str, reason: str) -> float:
-    return float(DB_ROUTE.labels(target, reason)._value.get())
+    labels = {"target": target, "reason": reason}
+    return REGISTRY.get_sample_value("db_route_total", labels) or 0.0
 
 
 def test_key_order_history_and_outbox_commit_together(pool: Pool, ledger: Orders) -> None:

@@ -6,13 +6,13 @@ from itertools import count
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from devstack.testing import Server
 from integration.serving import eventually
 from orders.api.ratelimit import CountedRequest, Decision, RateLimiter
 from orders.cache.client import Command, Redis, Reply
 from orders.settings import CacheSettings, RateLimitSettings
-from orders.telemetry.metrics import RATELIMIT_DECISIONS
 
 DAY = 86_400  # no window ends while a test counts
 
@@ -179,7 +179,8 @@ def test_without_redis_each_process_holds_all_policies(
 
 def test_decisions_are_counted_by_policy(redis: Redis, principal: str) -> None:
     def decided(decision: str) -> float:
-        return float(RATELIMIT_DECISIONS.labels("metered", decision)._value.get())
+        labels = {"policy": "metered", "decision": decision}
+        return REGISTRY.get_sample_value("ratelimit_decisions_total", labels) or 0.0
 
     mine = limiter(redis, policy("metered", "1/day"))
     before = decided("allowed"), decided("refused")

@@ -88,7 +88,8 @@ def test_the_correlation_id_is_in_every_process_line_of_the_order(stack: Stack) 
 def test_the_whole_exports_the_metrics_by_their_names(stack: Stack) -> None:
     order_id = stack.order(user=7).body["orderId"]
     stack.ended(order_id)
-    assert stack.metric("api", "order_requests_total", action="create", status="success") >= 1
+    created = {"action": "create", "status": "success"}
+    eventually(lambda: stack.metric("api", "order_requests_total", **created) >= 1)
     assert stack.metric("api", "order_create_duration_seconds_count") >= 1
     assert stack.metric("relay", "outbox_published_total", outcome="confirmed") >= 2
     assert stack.metric("worker", "order_completion_seconds_count", outcome="Completed") >= 1

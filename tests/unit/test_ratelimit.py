@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from orders.api.ratelimit import RateLimiter
 from orders.api.ratelimit_windows import Window, wait_ms, weighted
 from orders.cache.client import Redis
 from orders.settings import CacheSettings, RateLimitSettings
-from orders.telemetry.metrics import RATELIMIT_DECISIONS
 
 
 def limiter(requests: int = 100, window_s: int = 60) -> RateLimiter:
@@ -49,7 +49,8 @@ def test_the_wait_is_exact_to_the_millisecond(
 
 
 def decisions(name: str) -> float:
-    return float(RATELIMIT_DECISIONS.labels("default", name)._value.get())
+    labels = {"policy": "default", "decision": name}
+    return REGISTRY.get_sample_value("ratelimit_decisions_total", labels) or 0.0
 
 
 def test_without_redis_this_process_limits_alone_and_counts_it() -> None:

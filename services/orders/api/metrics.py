@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from orders.database.pool import Pool
 from orders.telemetry.buckets import HTTP_BUCKETS
 from orders.telemetry.exemplars import Exemplars
-from orders.telemetry.metrics import HTTP_DURATION, ORDER_REQUESTS
+from orders.telemetry.metrics import HTTP_DURATION, ORDER_REQUESTS, Tally, flush_tallies
 
 ORDER_CREATE_DURATION: Final = Histogram(
     "order_create_duration_seconds", "Duration of requests that made an order.",
@@ -49,7 +49,7 @@ WAITING_SECONDS: Final = Counter(
 _METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 )
-_SAMPLE_S: Final = 1.0
+_WRITE_S: Final = 0.2
 # Where the processes keep their metrics: prometheus_client's own variable.
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -91,33 +91,36 @@ def http_duration(method: str, route: str, status: int) -> Histogram:
 
 
 @functools.lru_cache(maxsize=1000)
-def order_requests(action: str, status: str) -> Counter:
+def order_requests(action: str, status: str) -> Tally:
     """Return the counter of one way a request about orders ends."""
-    return ORDER_REQUESTS.labels(action, status)
+    return Tally(ORDER_REQUESTS.labels(action, status))
 
 
-class PoolGauge:
-    """Sample the pools into `db_pool_in_use`; a request lends for too short to set it itself.
+class MetricsWriter:
+    """Writes a few times a second what requests do not write themselves: pools' use, and tallies.
 
-    `pools` are known by the server behind them: an idle replica must not hide a full primary.
+    A request lends a connection for too short to set the gauge. `pools` are known by the server
+    behind them: an idle replica must not hide a full primary.
     """
 
     def __init__(self, pools: Mapping[str, Pool]) -> None:
         self._pools = pools
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="pool-gauge", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="metrics-writer", daemon=True)
 
     def start(self) -> None:
-        """Begin to sample. Call it after fork: it starts a thread."""
+        """Begin to write. Call it after fork: it starts a thread."""
         for target, pool in self._pools.items():
             DB_POOL_SIZE.labels(target).set(pool.size)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread after its current sample."""
+        """Stop the thread, and write what is left."""
         self._stop.set()
+        flush_tallies()
 
     def _watch(self) -> None:
-        while not self._stop.wait(_SAMPLE_S):
+        while not self._stop.wait(_WRITE_S):
             for target, pool in self._pools.items():
                 DB_POOL_IN_USE.labels(target).set(pool.in_use)
+            flush_tallies()

@@ -31,7 +31,7 @@ from orders.api.ratelimit_windows import (
 from orders.cache.client import Command, Redis, RedisDown, RedisRefused, Reply
 from orders.limit_policies import DEFAULT, Policy
 from orders.settings import RateLimitSettings
-from orders.telemetry.metrics import RATELIMIT_DECISIONS
+from orders.telemetry.metrics import RATELIMIT_DECISIONS, Tally
 
 _REFUSED_ENTRIES: Final = 10_000
 
@@ -79,7 +79,7 @@ class Counter:
         self._refused = _Refused(clock)
         self.header = f'"{name}";q={requests};w={self._window_s}'
         self._decided = {
-            decision: RATELIMIT_DECISIONS.labels(name, decision)
+            decision: Tally(RATELIMIT_DECISIONS.labels(name, decision))
             for decision in ("allowed", "refused", "fallback_allowed", "fallback_refused")
         }
 

@@ -8,7 +8,7 @@ from wsgiref.types import WSGIApplication
 import msgspec
 
 from orders.api.app import create_app
-from orders.api.metrics import PoolGauge
+from orders.api.metrics import MetricsWriter
 from orders.api.ratelimit import RateLimiter
 from orders.api.resource import ApiPorts, Authentication, NoAuthentication
 from orders.cache.client import Redis
@@ -169,8 +169,8 @@ def _pools(settings: DatabaseSettings, closing: ExitStack) -> tuple[Pool, list[P
     targets = ["replica", *(f"replica-{number}" for number in range(2, len(replicas) + 1))]
     for pool in (primary, *replicas):
         pool.open()
-    gauge = PoolGauge({"primary": primary, **dict(zip(targets, replicas, strict=False))})
-    _started(closing, gauge)
+    writer = MetricsWriter({"primary": primary, **dict(zip(targets, replicas, strict=False))})
+    _started(closing, writer)
     return primary, replicas
 
 

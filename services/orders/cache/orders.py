@@ -36,7 +36,7 @@ from orders.cache.local import AbsentIds, CachedOrder, LocalOrders, Tracker
 from orders.domain.lifecycle import TERMINAL
 from orders.domain.order import Order, order_json
 from orders.settings import CacheSettings
-from orders.telemetry.metrics import CACHE_REQUESTS
+from orders.telemetry.metrics import CACHE_REQUESTS, Tally
 
 __all__ = ["CachedOrder", "OrderCache", "snapshot"]
 
@@ -224,13 +224,13 @@ class _Counts:
     """The counters of look-ups, kept because `labels()` costs more than a look-up in L1."""
 
     def __init__(self) -> None:
-        self.local_hit = CACHE_REQUESTS.labels("l1", "hit")
-        self.local_miss = CACHE_REQUESTS.labels("l1", "miss")
-        self.local_bypass = CACHE_REQUESTS.labels("l1", "bypass")
-        self.shared_hit = CACHE_REQUESTS.labels("l2", "hit")
-        self.shared_miss = CACHE_REQUESTS.labels("l2", "miss")
-        self.shared_error = CACHE_REQUESTS.labels("l2", "error")
-        self.shared_bypass = CACHE_REQUESTS.labels("l2", "bypass")
+        self.local_hit = Tally(CACHE_REQUESTS.labels("l1", "hit"))
+        self.local_miss = Tally(CACHE_REQUESTS.labels("l1", "miss"))
+        self.local_bypass = Tally(CACHE_REQUESTS.labels("l1", "bypass"))
+        self.shared_hit = Tally(CACHE_REQUESTS.labels("l2", "hit"))
+        self.shared_miss = Tally(CACHE_REQUESTS.labels("l2", "miss"))
+        self.shared_error = Tally(CACHE_REQUESTS.labels("l2", "error"))
+        self.shared_bypass = Tally(CACHE_REQUESTS.labels("l2", "bypass"))
 
 
 def encode(order: CachedOrder) -> bytes:

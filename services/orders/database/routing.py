@@ -17,14 +17,13 @@ from typing import Any, Final
 import msgspec
 import psycopg
 import structlog
-from prometheus_client import Counter
 
 from orders.database.connection import Connection, Row, connect, primary, replica
 from orders.database.pool import Pool
 from orders.database.statements import statement
 from orders.errors import Transient
 from orders.settings import DatabaseSettings
-from orders.telemetry.metrics import DB_ROUTE
+from orders.telemetry.metrics import DB_ROUTE, Tally
 
 _SAMPLE_S: Final = 0.1
 _APPLICATION: Final = "orders-replica-lag"
@@ -32,9 +31,9 @@ _log = structlog.get_logger()
 
 
 @functools.cache
-def _routed(target: str, reason: str) -> Counter:
+def _routed(target: str, reason: str) -> Tally:
     """Return the counter of one way; `labels` costs more than the increment."""
-    return DB_ROUTE.labels(target, reason)
+    return Tally(DB_ROUTE.labels(target, reason))
 
 
 class ReplicaLag:

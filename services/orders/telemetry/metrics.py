@@ -4,12 +4,64 @@ A metric without labels is declared by its only owner instead (outbox: relay, or
 worker), because Prometheus shows it as 0 wherever it is declared. Labels contain no ids.
 """
 
+import itertools
+import threading
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
+from prometheus_client.registry import Collector
 
 from orders.telemetry import context
 from orders.telemetry.buckets import COMPLETION_BUCKETS, HTTP_BUCKETS
+
+_tallies: list["Tally"] = []
+_lock = threading.Lock()
+
+
+class Tally:
+    """Counts in memory what each request increments, for the price of one call. Thread-safe.
+
+    prometheus_client writes each increment to a file that other processes read, in ten calls: the
+    three counters of a hot GET took 11 % of its CPU. `flush_tallies` adds to the counters. It runs
+    before metrics are collected in this process, and several times a second in the api, whose
+    metrics another process collects.
+    """
+
+    __slots__ = ("_counter", "_unused", "inc")
+
+    inc: Callable[[], int]
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self.inc = itertools.count().__next__  # written in C, so no thread comes in between
+        self._unused = 0  # what `inc` returns next if nothing is counted until then
+        _tallies.append(self)
+
+    def add(self) -> None:
+        """Add to the counter what was counted; one thread at a time."""
+        calls = self.inc()
+        if calls > self._unused:
+            self._counter.inc(calls - self._unused)
+        self._unused = calls + 1
+
+
+def flush_tallies() -> None:
+    """Add all tallies of this process to their counters."""
+    with _lock:
+        for tally in _tallies:
+            tally.add()
+
+
+class _Flush(Collector):
+    """Is collected before the counters, because it is registered before them."""
+
+    def collect(self) -> Iterable[Metric]:
+        flush_tallies()
+        return ()
+
+
+REGISTRY.register(_Flush())
 
 ORDER_REQUESTS: Final = Counter(
     "order_requests_total",
