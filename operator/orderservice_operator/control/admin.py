@@ -10,9 +10,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from orderservice_operator.cluster.informer import Informer
 
-# Time to find out that a watch is dead and to list anew.
+# Time to find out that a watch is dead and to list again.
 _RENEWAL_S: Final = 5.0
-# A guess: by then the operator has tried several times to list anew.
+# A guess: by then the operator has tried several times to list again.
 _LIVENESS_FACTOR: Final = 5
 
 
@@ -35,7 +35,7 @@ def _problem(informer: Informer, silence_s: float) -> str:
         return f"{informer.kind.name}: not listed yet"
     if age_s < silence_s + _RENEWAL_S:
         return ""
-    return f"{informer.kind.name}: nothing heard for {age_s:.0f} s"
+    return f"{informer.kind.name}: silent for {age_s:.0f} s"
 
 
 def application(

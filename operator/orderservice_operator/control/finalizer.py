@@ -30,12 +30,12 @@ from orderservice_topology.topology import Topology
 FINALIZER: Final = f"{GROUP}/queues"
 MANAGER: Final = "orderservice-operator-finalizer"
 _AGAIN_S: Final = 2.0
-# The management API may be as late as this.
+# The management API's counts may be this old.
 _STATISTICS_S: Final = 11.0
 # A queue counts as empty if it is empty twice, this far apart. Pods outlive their Deployments by
 # their grace period and publish until they end. To see them would take the right to list all pods.
 _SETTLED_S: Final = max(process.grace_period_s for process in processes.ALL) + _STATISTICS_S
-_SHORTEST_S: Final = 1.0  # of an attempt: less is not worth beginning
+_SHORTEST_S: Final = 1.0  # a try with less time left is not worth starting
 _EXPECTED: Final = (OperatorError, CircuitBreakerError, TimeoutError)
 _log = structlog.get_logger(__name__)
 
@@ -96,7 +96,7 @@ class Finalizer:
             return None
         if (left_s := self._bound_s - self._age_s(service)) > 0:
             return min(_AGAIN_S, left_s)
-        problem = self._problems.get(service.metadata.uid, "they could not be looked at")
+        problem = self._problems.get(service.metadata.uid, "they could not be checked")
         await self._warn(service, f"given up after {self._bound_s:g} s: {problem}")
         return None
 
@@ -115,14 +115,14 @@ class Finalizer:
             async with asyncio.timeout_at(until):
                 if await self._pods_remain(service):
                     return False
-            # Inside the gate, for which a broker that is too slow is one that fails.
+            # Inside the gate, because a broker that is too slow counts as failing.
             with self._topologies.breaker(service).calling():
                 async with asyncio.timeout_at(until):
                     return await self._clean(service)
-        except Exception as error:  # noqa: BLE001 whatever it is, the bound has to hold
+        except Exception as error:  # noqa: BLE001 the bound must hold for every error
             if not isinstance(error, _EXPECTED):
                 _log.exception("finalizer.crashed", name=service.metadata.name)
-            if isinstance(error, Permanent):  # the Secrets may be mended by now
+            if isinstance(error, Permanent):  # the Secrets may be correct by now
                 self._topologies.forget_secrets(service)
             problem = str(error) or type(error).__name__
             self._problems[service.metadata.uid] = problem
@@ -157,7 +157,7 @@ class Finalizer:
             return await self._leave(service, full)
         if not self._lasted(self._empty_since, service, _SETTLED_S):
             return False
-        # Nothing is routed any more from here on; what was, is counted a while later.
+        # No message is routed from here on; earlier ones are counted a while later.
         for exchange in desired.exchanges:
             await management.delete("exchanges", exchange.name)
         if not self._lasted(self._unrouted_since, service, _STATISTICS_S):

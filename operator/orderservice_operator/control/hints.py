@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 
 class _Wait(msgspec.Struct):
-    """The time since which a resource has waited for the same, and the last text of its Events."""
+    """Since when a resource has waited for the same thing, and the last text of its Events."""
 
     cause: tuple[int, str, tuple[str, ...]]
     began_at: float
@@ -53,7 +53,7 @@ class Hints:
         return key in self._waits
 
     def next_look_s(self, key: Key) -> float:
-        """Return the seconds until the next look: as long as it has waited, within bounds."""
+        """Return the seconds until the next check: as long as it has waited, within bounds."""
         wait = self._waits.get(key)
         waited_s = self._clock() - wait.began_at if wait else 0
         return min(LONGEST_S, max(FIRST_S, waited_s))

@@ -73,7 +73,7 @@ class Installation:
             lease = await self._client.get(path_of(name))
         except NotFound:
             return _Seen(None, now, now)
-        except Forbidden as error:  # of another namespace; whoever marked the resource may live
+        except Forbidden as error:  # a Lease in another namespace: the owner may be alive
             _log.warning("installation.unread", lease=name, error=str(error))
             return _Seen(("", ""), now, now)
         spec = lease["spec"]

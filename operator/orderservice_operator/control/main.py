@@ -1,4 +1,4 @@
-"""The entry point: kopf watches OrderServices and owns the process's life."""
+"""The entry point: kopf watches OrderServices, and starts and stops the process."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ def main() -> int:
             namespaces=settings.namespaces(settings_),
             standalone=True,
         )
-    except Exception:  # noqa: BLE001 whatever it was, it ends as one record and is started again
+    except Exception:  # noqa: BLE001 any error becomes one log record, and the process is restarted
         _log.exception("operator.ended")
         return 1
     return 1 if failed.is_set() else 0
@@ -60,7 +60,7 @@ def kopf_settings(silence_s: float) -> kopf.OperatorSettings:
     configuration.process.ultimate_exiting_timeout = 25
     configuration.posting.enabled = False  # events are ours, deduplicated
     configuration.scanning.disabled = True  # needs no right to list all kinds and namespaces
-    configuration.peering.standalone = True  # who leads is a Lease's to say
+    configuration.peering.standalone = True  # a Lease decides who leads
     return configuration
 
 
@@ -78,7 +78,7 @@ def registry(settings_: Settings, stop_process: Callable[[], None]) -> kopf.Oper
         operators.append(Operator(settings_, Credentials(settings), stop_process))
         try:
             await operators[0].start()
-        except OperatorError as error:  # kopf would start a second time what runs already
+        except OperatorError as error:  # kopf would start it a second time
             raise kopf.PermanentError(str(error)) from error
 
     @kopf.on.cleanup(registry=configuration)

@@ -16,7 +16,7 @@ Conditions = Callable[[], Iterable[tuple[str, str, str, str, str]]]
 
 
 class _Said(Collector):
-    """What conditions say, made when it is asked for: kept, it would be megabytes."""
+    """Conditions as metrics, computed for each scrape: stored, they would take megabytes."""
 
     def __init__(self, conditions: Conditions) -> None:
         self._conditions = conditions
@@ -24,7 +24,7 @@ class _Said(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         family = GaugeMetricFamily(
             "orderservice_condition",
-            "1 for what a condition of a resource says now.",
+            "1 for the current status and reason of a resource's condition.",
             labels=["resource_namespace", "resource", "type", "status", "reason"],
         )
         for labels in self._conditions():
@@ -40,13 +40,13 @@ class Metrics:
         self.registry.register(_Said(conditions))
         self.reconciles = Counter(
             "orderservice_reconcile",
-            "Looks at a resource, by result: done or failed.",
+            "Reconciliations of a resource, by result: done or failed.",
             ["result"],
             registry=self.registry,
         )
         self.duration = Histogram(
             "orderservice_reconcile_duration_seconds",
-            "Time of one look at a resource.",
+            "Duration of one reconciliation.",
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=self.registry,
         )
@@ -64,7 +64,7 @@ class Metrics:
         )
         self.watch_age = Gauge(
             "orderservice_watch_age_seconds",
-            "Since when nothing was heard of a kind of children.",
+            "Time since the watch of a kind last sent anything.",
             ["kind"],
             registry=self.registry,
         )
@@ -74,7 +74,7 @@ class Metrics:
             registry=self.registry,
         )
         for result in RESULTS:
-            self.reconciles.labels(result)  # shown as 0 before the first
+            self.reconciles.labels(result)  # exported as 0 before the first
 
     def refresh(self, silences_s: Mapping[str, float]) -> None:
         """Update the gauges that are computed for each scrape."""

@@ -1,4 +1,4 @@
-"""The operator's life: all parts are created, started and stopped here."""
+"""The operator: all parts are created, started and stopped here."""
 
 import asyncio
 import os
@@ -73,7 +73,7 @@ class Operator:
         self._fingerprints = Fingerprints(client, settings.secrets_s)
         self._reconciler = self._create_reconciler()
         self._runner: web.AppRunner | None = None
-        self._unstarted = ["not started: the cluster is not read yet"]
+        self._unstarted = ["starting: the cluster has not been read yet"]
 
     async def start(self) -> None:
         """Start to follow the cluster; work begins once it is read and this replica leads."""
@@ -98,7 +98,7 @@ class Operator:
                     _log.warning("definition.missing", path=path)
                 self._unstarted = [_UNDEFINED]
                 await asyncio.sleep(_DEFINITION_S)
-            except OperatorError as error:  # is met again, by those who say more about it
+            except OperatorError as error:  # it will occur again where more is known about it
                 _log.warning("definition.unread", error=str(error))
                 return
             else:
@@ -125,7 +125,7 @@ class Operator:
             self._queue.forget(key)
             self._queue.add(key)
             for service in self.resources.services():
-                if service.spec.observability.dashboards:  # the next oldest writes them
+                if service.spec.observability.dashboards:  # the next oldest resource writes them
                     self._queue.add(Key(service.metadata.namespace, service.metadata.name))
         else:
             self.resources.put(body)
@@ -183,7 +183,7 @@ class Operator:
     async def _work_as_leader(self) -> None:
         if self._settings.lease:
             await self._lease.acquire()
-            # From now on, not from the end of the listings: those may take longer than it lasts.
+            # From now on, not after the listings: they may take longer than the Lease lasts.
             self._spawn(self._keep_lease(), "lease")
             await self._refresh_external_metrics()
         for informer in self._informers:
@@ -201,7 +201,8 @@ class Operator:
     async def _keep_lease(self) -> None:
         await self._lease.keep()
         self._stop()
-        # Not left to the clean-up: kopf may wait 5 s for its own tasks, and another may work soon.
+        # Not left to the clean-up: kopf may wait 5 s for its own tasks, and another replica takes
+        # over.
         work = self._tasks - {asyncio.current_task()}
         for task in work:
             task.cancel()
@@ -248,7 +249,7 @@ class Operator:
             task.cancel()
         for informer in [each for each in self._informers if each.kind == kind]:
             self._informers.remove(informer)
-            informer.synced.set()  # whoever waits for all has nothing to wait for here
+            informer.synced.set()  # so that nothing waits for this kind
         self._store.drop_kind((kind.api_version, kind.name))
         _log.info("watch.left", kind=kind.name)
 

@@ -40,9 +40,9 @@ from orderservice_operator.state.snapshot import Snapshot, take_snapshot
 
 STATUS: Final = "orderservice-operator-status"
 CONTENDER: Final = "orderservice-operator-contender"
-# Another's server may come to have the metric at any time, and nothing tells us.
+# Another server may start to serve the metric at any time, without an event.
 _ASK_AGAIN_S: Final = 60.0
-# Another installation may end, and nothing tells us.
+# Another installation may end, without an event.
 _GIVEN_WAY_S: Final = 30.0
 _log = structlog.get_logger(__name__)
 
@@ -130,7 +130,7 @@ class Reconciler:
         return resources.get(key) or service
 
     async def _write_contender(self, service: OrderService | Invalid, status: Manifest) -> None:
-        """Write the one status field that is not its owner's: who gives way; empty: nobody."""
+        """Write the status field for the installation that gives way; empty: none does."""
         await self._apply_status(service, status, CONTENDER)
 
     async def _reconcile_existing(self, key: Key, service: OrderService | Invalid) -> float | None:
@@ -147,14 +147,17 @@ class Reconciler:
         return await self._manage(key, service)
 
     def _without_our_rights(self, service: OrderService) -> OrderService | Invalid:
-        """Refuse pods that would run as the operator: who writes a resource would have its rights.
+        """Refuse pods that run as the operator: authors of resources would have its rights.
 
-        The definition cannot refuse them, as it does not know how the operator's account is called.
+        The resource definition cannot refuse them: it does not know the name of the operator's
+        account.
         """
         namespace, _, name = self._parts.account.partition("/")
         if namespace != service.metadata.namespace or name not in pod_options.accounts(service):
             return service
-        problem = f"ServiceAccount {name} is the operator's own: choose another, or another name"
+        problem = (
+            f"ServiceAccount {name} is the operator's own: choose another account or resource name"
+        )
         return Invalid(service.metadata, problem, service.status)
 
     async def _manage(self, key: Key, service: OrderService) -> float:
@@ -186,14 +189,14 @@ class Reconciler:
         status = conditions.status(before.service, summary, _now())
         if service.spec.mode == "Manage":
             await self._record_progress(service, status)
-            if status.conditions != service.status.conditions:  # a restart repeats nothing
+            if status.conditions != service.status.conditions:  # a restart does not repeat it
                 record = self._parts.recorder.record
                 for refusal in summary.refusals:
                     await record(service, "Warning", refusal.reason, refusal.message)
         changed = await self._report(service, status)
         if outcome.again is not None:
             raise Transient(str(outcome.again), getattr(outcome.again, "after_s", 0))
-        # What the status says now is done in the next pass: a crash between both loses nothing.
+        # The next pass acts on the new status: a crash between both loses nothing.
         job_deleted = before.job_is_stale and not after.job_is_stale
         at_once = changed or job_deleted or summary.rollback != before.running.rollback
         contended = bool(service.status.contender)
@@ -211,7 +214,7 @@ class Reconciler:
         named = {"fieldSelector": f"metadata.name={metadata.name}"}
         items = (await self._parts.client.get(path_of(metadata.namespace), named))["items"]
         if metadata.uid not in {item["metadata"]["uid"] for item in items}:
-            raise Vanished(f"OrderService {metadata.name} with uid {metadata.uid} is not there")
+            raise Vanished(f"OrderService {metadata.name} with uid {metadata.uid} does not exist")
 
     def _next_pass_s(self, key: Key, summary: StatusInput, *, contended: bool) -> float:
         if self._hints.is_waiting(key):

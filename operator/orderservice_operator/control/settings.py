@@ -21,7 +21,7 @@ class Settings(msgspec.Struct, frozen=True):
         str,
         Meta(
             pattern=r"^[a-z0-9-]*(,[a-z0-9-]+)*$",
-            description="Look only at this namespace, or at several, by comma; empty: at all.",
+            description="Namespaces to manage, comma-separated; empty: all.",
         ),
     ] = ""
     admin_host: Annotated[
@@ -32,91 +32,94 @@ class Settings(msgspec.Struct, frozen=True):
         str,
         Meta(
             pattern=r"^[a-z0-9-]+/[a-z0-9-]+(:[0-9]{1,5})?$",
-            description="`namespace/name` or `namespace/name:port` (443) of the Service in front "
-            "of the replicas, where the API server asks for the depth of queues; its certificate "
-            "is in the Secret `<name>-tls` beside it; empty: provider Builtin is off.",
+            description="Service through which the API server reads the depth of queues:"
+            " `namespace/name` or `namespace/name:port` (443). Its certificate is in the Secret"
+            " `<name>-tls`. Empty: provider Builtin is off.",
         ),
     ] = ""
     external_metrics_port: Annotated[
         ListenPort,
-        Meta(description="Port of the external metrics API (TLS): what that Service targets."),
+        Meta(description="Port of the external metrics API (TLS), which that Service targets."),
     ] = 8443
     workers: Annotated[
-        Annotated[int, Meta(ge=1, le=64)], Meta(description="Resources looked at at once.")
+        Annotated[int, Meta(ge=1, le=64)],
+        Meta(description="Resources reconciled at the same time."),
     ] = 8
     upgrades_at_once: Annotated[
         Annotated[int, Meta(ge=1, le=1000)],
         Meta(
-            description="Resources whose pods are replaced at once when this operator makes other "
-            "ones than the version before it; the next follows when all pods of one are ready."
+            description="Resources whose pods an upgrade of the operator replaces at the same time."
+            " The next one follows when all pods of one are ready."
         ),
     ] = 1
     resync_s: Annotated[
         PositiveSeconds,
-        Meta(description="Look at every resource this often, whatever the watches say."),
+        Meta(description="How often every resource is reconciled without an event."),
     ] = 600
     topology_s: Annotated[
         PositiveSeconds,
-        Meta(description="Look at every broker this often: drift there raises no event."),
+        Meta(description="How often every broker is checked: drift there raises no event."),
     ] = 30
     secrets_s: Annotated[
         PositiveSeconds,
         Meta(
-            description="Read the Secrets that pods use this often; when one changes, they are "
-            "replaced. More than 20 take as much longer: by default less than one a second is "
-            "read, however many there are."
+            description="How often the Secrets that pods use are read; if one changes, the pods are"
+            " replaced. With more than 20 Secrets it takes proportionally longer: by default less"
+            " than one is read per second."
         ),
     ] = 30
     secrets_watch: Annotated[
         bool,
         Meta(
-            description="Watch the metadata of Secrets as well, so that one that changes is read "
-            "within a second; needs the right to watch Secrets, which is the right to read all."
+            description="Also watch the metadata of Secrets, to see a change within a second. It"
+            " needs the right to watch Secrets, which includes reading all of them."
         ),
     ] = False
     discovery_s: Annotated[
         PositiveSeconds,
         Meta(
-            description="Look this often for what came or went: KEDA, monitors; and, every 30 s at "
-            "the least, who serves external metrics."
+            description="How often the API server is asked which kinds it has (KEDA, monitors). The"
+            " server of external metrics is checked at least every 30 s."
         ),
     ] = 120
     watch_silence_s: Annotated[
         PositiveSeconds,
         Meta(
-            description="A watch that says nothing for this long is dead (the API server sends a "
-            "bookmark each minute): list anew. Until that has worked, the operator is not ready."
+            description="A watch that is silent for this long is dead (the API server sends a"
+            " bookmark every minute). The operator lists again, and is not ready until that"
+            " succeeds."
         ),
     ] = SILENCE_S
     finalizer_timeout_s: Annotated[
         PositiveSeconds,
-        Meta(description="Hold up a deletion no longer than this for a broker that is away."),
+        Meta(description="Longest time that an unreachable broker may delay a deletion."),
     ] = 110
     lease: Annotated[
         str,
         Meta(
-            description="`namespace/name` of the Lease that says which replica works; empty: one "
-            "replica runs and needs none."
+            description="`namespace/name` of the Lease for leader election; empty: a single replica"
+            " runs without one."
         ),
     ] = ""
     owner: Annotated[
         str,
         Meta(
             pattern=r"^[a-z0-9.:-]*$",
-            description="The operator's ClusterRole: with it go the Lease, the certificate and the "
-            "APIService that the operator makes for itself; empty: they stay.",
+            description="The operator's ClusterRole, as owner of the Lease, the certificate and the"
+            " APIService that the operator creates. They are deleted with it. Empty: they stay.",
         ),
     ] = ""
     account: Annotated[
         str,
         Meta(
             pattern=r"^[a-z0-9-]+/[a-z0-9.-]+$",
-            description="`namespace/name` of the operator's ServiceAccount: an OrderService whose "
-            "pods would run as it is refused; empty: it is not known, and none is.",
+            description="`namespace/name` of the operator's ServiceAccount. An OrderService whose"
+            " pods would run as it is refused. Empty: none is refused.",
         ),
     ] = ""
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="Least severe level logged.")
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="Lowest level that is logged."),
     ] = "info"
 
 

@@ -25,7 +25,7 @@ class Upgrades:
     ) -> None:
         self._resources, self._at_once, self._look_at = resources, at_once, look_at
         self._under_way: set[Key] = set()
-        self._waiting: dict[Key, None] = {}  # in the order in which they came
+        self._waiting: dict[Key, None] = {}  # in the order of arrival
 
     def judge(self, key: Key, snapshot: Snapshot) -> Upgrade | None:
         """Return the state of a resource's upgrade, or None without one."""
@@ -58,7 +58,7 @@ class Upgrades:
         return len((self._under_way | self._told()) - {key}) < self._at_once
 
     def _told(self) -> set[Key]:
-        """Return those whose status says that they have their turn, looked at by us or not."""
+        """Return the resources whose status says that they have their turn."""
         return {
             Key(service.metadata.namespace, service.metadata.name)
             for service in self._resources.services()
@@ -67,7 +67,7 @@ class Upgrades:
 
 
 def _state(service: OrderService) -> Upgrade:
-    """Return in which state a resource has its turn: by whether it was ready when it began."""
+    """Return the state of a resource in its turn: whether it was ready when the turn began."""
     status = service.status
     if status.upgrade in {"UnderWay", "UnderWayUnready"}:
         return status.upgrade

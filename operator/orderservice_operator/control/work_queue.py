@@ -57,7 +57,7 @@ class WorkQueue:
             timer.cancel()
 
     async def run(self, handle: Handle) -> None:
-        """Work for ever; `handle` returns the seconds after which to reconcile again."""
+        """Run for ever; `handle` returns the seconds after which to reconcile again."""
         while True:
             key = await self._ready.get()
             self._waiting.discard(key)
@@ -75,7 +75,7 @@ class WorkQueue:
             wait_s = await handle(key)
         except Transient as error:
             self._retry(key, error, error.after_s)
-        except Exception as error:  # noqa: BLE001 one resource must never end the loop for all
+        except Exception as error:  # noqa: BLE001 one resource must not end the loop for all
             _log.exception("work.crashed", queue=self._name, key=str(key))
             self._retry(key, error, 0)
         else:

@@ -73,7 +73,7 @@ class TopologyReconciler:
         try:
             report = await self._reconciled(service)
         except OperatorError as error:
-            if isinstance(error, Permanent):  # the Secrets may be mended by now
+            if isinstance(error, Permanent):  # the Secrets may be correct by now
                 self.forget_secrets(service)
             report = self._failure(key, error)
         if report != self._reports.get(key):

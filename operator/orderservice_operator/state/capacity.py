@@ -26,7 +26,7 @@ class Connections(msgspec.Struct, frozen=True):
 
 
 def most_connections(service: OrderService) -> Connections:
-    """Return the connections when every process runs as many pods as it may, and one more quarter.
+    """Return the connections if every process runs its most pods and a quarter more.
 
     The migration Job runs beside all of them, and so does a run of reconciliation.
     """

@@ -9,13 +9,13 @@ from orderservice_operator.resource.quantity import amount
 # list, and these maps, are one value to it.
 _KEYS: Final = ("name", "topologyKey")
 _WHOLE: Final = frozenset({"selector", "matchLabels", "podSelector", "nodeSelector"})
-# Rules of a NetworkPolicy: whatever is added to one lets more through, and the server adds nothing.
+# Rules of a NetworkPolicy: any addition lets more through, and the server adds nothing.
 _EXACT: Final = frozenset({"ingress", "egress"})
-# Lists of a pod template that are ours alone: injectors add to pods, which are not templates.
+# Lists of a pod template that only we write: injectors change pods, not templates.
 _CLOSED: Final = frozenset({"containers", "initContainers", "env"})
-# The server leaves out what is empty, and it is the same to it.
+# The server omits empty values: to it they are the same.
 _NOTHING: Final[tuple[object, ...]] = (None, "", {}, [])
-# It also leaves out what is false or 0, but for these: of them, absent may mean true.
+# It also omits false and 0, except for these, where absent may mean true.
 _POINTERS: Final = frozenset(
     {
         "allowPrivilegeEscalation",
@@ -41,22 +41,22 @@ def first_difference(desired: Any, live: Any, path: str = "") -> str | None:
 
 
 def extras(desired: Manifest, live: Manifest) -> Manifest | None:
-    """Return the merge patch that takes away what others added to a Deployment's pod template.
+    """Return the merge patch that removes what others added to a Deployment's pod template.
 
-    To apply does not do it: it leaves the items of others. None: there is nothing to take away.
+    An apply would leave the items of others. None: there is nothing to remove.
     """
     ours, theirs = desired["spec"]["template"]["spec"], live["spec"]["template"]["spec"]
     lists = {name: theirs.get(name, []) for name in ("containers", "initContainers")}
     own = {name: _desired_only(ours.get(name, []), items) for name, items in lists.items()}
     if own == lists:
         return None
-    # Lists are replaced whole, so only those of the version that was looked at may be.
+    # Lists are replaced as a whole, so the patch holds for this version only.
     version = {"resourceVersion": live["metadata"]["resourceVersion"]}
     return {"metadata": version, "spec": {"template": {"spec": own}}}
 
 
 def _desired_only(desired: list[Manifest], live: list[Manifest]) -> list[Manifest]:
-    """Return live containers or variables that are desired, and of the former their variables."""
+    """Return live containers or variables that are desired, containers with their variables."""
     desired_by_name = {item["name"]: item for item in desired}
     return [
         item | {"env": _desired_only(desired_by_name[item["name"]].get("env", []), item["env"])}
@@ -82,7 +82,7 @@ def _in_object(desired: Manifest, live: Manifest, path: str) -> str | None:
 
 
 def _has_more(name: str, desired: Any, live: Any) -> bool:
-    """Tell whether somebody added to what is ours alone."""
+    """Tell whether somebody added to a list that only we write."""
     if name in _WHOLE and isinstance(live, dict):
         return bool(live.keys() != desired.keys())
     if name in _EXACT:
@@ -102,7 +102,7 @@ def _in_list(desired: list[Any], live: list[Any], path: str) -> str | None:
 
 
 def _tells_apart(key: str, items: list[Any]) -> bool:
-    """Tell whether it is a key here: KEDA's references may name the same Secret twice."""
+    """Tell whether the member is unique here: KEDA's references may name a Secret twice."""
     if not all(isinstance(item, dict) and key in item for item in items):
         return False
     return len({item[key] for item in items}) == len(items)

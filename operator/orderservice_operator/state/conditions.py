@@ -31,7 +31,7 @@ from orderservice_topology.topology import NOTIFICATIONS, PROCESSING
 VERSION: Final = "0.1.0"
 ROLLED_BACK: Final = "RolledBack"
 TAKEN_BACK: Final = "FieldTakenBack"
-_TAKEN_BACK_FOR: Final = timedelta(hours=1)  # a guess: long enough to be seen by people
+_TAKEN_BACK_FOR: Final = timedelta(hours=1)  # a guess: long enough for people to see it
 _TAKEN_BACK_LENGTH: Final = 4096
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -39,15 +39,15 @@ Verdict = tuple[ConditionStatus, str, str]
 
 
 class StatusInput(msgspec.Struct, frozen=True, dict=True):
-    """Everything the status is made of.
+    """The inputs of the status.
 
     `faults` are children that could not be written, and `missing` are wanted kinds that this
     cluster does not have. `pending` is what Observe mode would write. `autoscalers` are the
-    statuses of the HorizontalPodAutoscalers, by process. `rollback` is why something else than the
-    spec is run, `no_way_back` why it cannot be, `revision` what is run. `conflicts` are fields of
-    ours that others had written. `hints` are what pods may be waiting for: a Secret that does not
-    exist, say. `refused` are Deployments that the API server does not take; they are among the
-    faults. `upgrade` is how far a newer operator is with replacing the pods.
+    statuses of the HorizontalPodAutoscalers, by process. `rollback` is why something other than the
+    spec runs, `no_way_back` why that is impossible, `revision` what runs. `conflicts` are our
+    fields that others have written. `hints` are what pods may be waiting for, such as a missing
+    Secret. `refused` are Deployments that the API server rejects; they are among the faults.
+    `upgrade` is how far a newer operator has replaced the pods.
     """
 
     rollouts: Mapping[str, RolloutProgress]
@@ -69,19 +69,19 @@ class StatusInput(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def refusals(self) -> tuple[PodRefusal, ...]:
-        """The causes that pods are refused; hints have those of the migration's pods."""
+        """Why pods are refused; hints contain the reasons for the migration's pods."""
         problems = {name: rollout.problem for name, rollout in self.rollouts.items()}
         return refusals(problems | {"migration": "; ".join(self.hints)})
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What people have to look at."""
+        """Problems that a person must solve."""
         problems = [rollout.problem for rollout in self.rollouts.values() if rollout.problem]
         if self.migration.failed and self.rollback is None:
             problems.append(f"migration: {self.migration.failed}")
         if self.report.reason in PROBLEMS:
             problems.append(f"RabbitMQ: {self.report.message}")
-        # A quota may have room again; a PriorityClass is made by people.
+        # A quota may have room again; only a person creates a PriorityClass.
         absent = [each.message for each in self.refusals if each.reason == PRIORITY_CLASS_MISSING]
         return (*absent, *self.faults, *self.missing, *problems)
 
@@ -97,7 +97,7 @@ class StatusInput(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def stuck(self) -> str:
-        """What keeps the roll-out from ever ending by itself, for people."""
+        """Why the roll-out cannot end without a person, as a text."""
         late = [rollout.problem for rollout in self.rollouts.values() if rollout.late]
         failed = [f"migration: {self.migration.failed}"] if self.migration.failed else []
         topology = [self.report.message] if self.report.reason in PROBLEMS else []
@@ -105,7 +105,7 @@ class StatusInput(msgspec.Struct, frozen=True, dict=True):
 
 
 def status(service: OrderService, summary: StatusInput, now: str) -> Status:
-    """Return the status; a condition keeps its time while its status stays the same."""
+    """Return the status; a condition keeps its time as long as its status is the same."""
     old = service.status
     counts = {name: rollout.count for name, rollout in summary.rollouts.items()}
     verdicts = dict(_conditions(service, summary, now))
@@ -139,7 +139,7 @@ def status(service: OrderService, summary: StatusInput, now: str) -> Status:
 
 
 def _migrated(service: OrderService, summary: StatusInput) -> dict[str, str]:
-    """Return it as it was while a revision is run that was good: migrations are not undone."""
+    """Return the previous condition while an earlier revision runs: migrations are not undone."""
     if summary.migrated and summary.rollback is None:
         return {"migrated_image": service.spec.image, "migration": job_name(service)}
     old = service.status
@@ -159,7 +159,7 @@ def unreadable(invalid: Invalid, now: str) -> Status:
         "Stalled": ("True", "InvalidSpec", invalid.problem),
     }
     status = _amended(invalid, "Degraded", verdicts, now)
-    # Else programs would go on to wait for somebody to look at this generation.
+    # Otherwise programs would keep waiting for this generation to be reconciled.
     return msgspec.structs.replace(status, observed_generation=invalid.metadata.generation)
 
 
@@ -175,7 +175,7 @@ def _amended(
 def stamped(
     service: OrderService | Invalid, verdicts: Mapping[str, Verdict], now: str
 ) -> Iterator[Condition]:
-    """Turn verdicts into conditions: with the generation they are about, and times."""
+    """Add generation and time to verdicts, which makes them conditions."""
     before = {condition.type: condition for condition in service.status.conditions}
     for name, (value, reason, message) in verdicts.items():
         old = before.get(name)
@@ -193,7 +193,7 @@ def stamped(
 def rolled_back(rollback: Rollback) -> str:
     """Return a message for people."""
     return (
-        f"generation {rollback.generation} is not run ({rollback.message}): "
+        f"generation {rollback.generation} does not run ({rollback.message}): "
         f"{_instead(rollback)}, until the spec changes"
     )
 
@@ -221,10 +221,10 @@ def _conditions(
 
 
 def contended(service: OrderService | Invalid) -> str:
-    """Name the two installations that have a resource in their scope, for people."""
+    """Return a text that names the two installations with this resource in their scope."""
     status = service.status
     return (
-        f"operator {status.operator or 'without a Lease'} works on this resource and "
+        f"operator {status.operator or 'without a Lease'} manages this resource and "
         f"{status.contender} leaves it alone: "
         "give them different namespaces (watchNamespaces), or uninstall one"
     )
@@ -249,7 +249,7 @@ def _ready(service: OrderService, summary: StatusInput) -> Verdict:
 def _lacks_topology(service: OrderService, report: TopologyReport) -> bool:
     """Return whether RabbitMQ lacks a part of the topology.
 
-    A management API that does not answer takes nothing away from a service that was ready.
+    If the management API does not answer, a service that was ready stays ready.
     """
     if report.status != "False":
         return False
@@ -260,7 +260,7 @@ def _lacks_topology(service: OrderService, report: TopologyReport) -> bool:
 
 
 def _stalled(summary: StatusInput) -> Verdict:
-    """Tell programs (kstatus: Flux, Argo CD, Helm) that waiting longer does not help."""
+    """Tell programs (kstatus: Flux, Argo CD, Helm) that waiting does not help."""
     if summary.rollback:
         return "True", ROLLED_BACK, _instead(summary.rollback)
     if stuck := summary.stuck:
@@ -274,7 +274,7 @@ def _progressing(service: OrderService, summary: StatusInput) -> Verdict:
     if summary.rollback:
         text = rolled_back(summary.rollback)
         if late := [rollout.problem for rollout in summary.rollouts.values() if rollout.late]:
-            return "False", "Stuck", "; ".join([text, "and these are not ready, either", *late])
+            return "False", "Stuck", "; ".join([text, "and these are not ready either", *late])
         return ("False" if summary.done else "True"), ROLLED_BACK, text
     if summary.problems:
         return "False", "Stuck", "; ".join(filter(None, (summary.problems[0], summary.no_way_back)))
@@ -288,12 +288,12 @@ def _under_way(summary: StatusInput) -> Verdict:
         text = "the roll-out waits for the migration"
         return "True", "Migrating", "; ".join([text, *summary.hints])
     if summary.upgrade and not summary.serving:
-        return "True", "UpgradingPods", "this operator makes other pods than the one before it"
+        return "True", "UpgradingPods", "this version of the operator creates different pods"
     if not summary.serving:
         return "True", "RollingOut", "; ".join(["pods are being replaced", *summary.hints])
     if not summary.done:
         return "True", "Scaling", "an autoscaler changes the number of pods"
-    return "False", "Complete", "nothing is left to do"
+    return "False", "Complete", "nothing to do"
 
 
 def _degraded(service: OrderService, summary: StatusInput, now: str) -> Verdict:
@@ -312,10 +312,10 @@ def _degraded(service: OrderService, summary: StatusInput, now: str) -> Verdict:
 
 
 def _taken_back(service: OrderService, conflicts: tuple[str, ...], now: str) -> str:
-    """Name the writers of our fields, and since when; for an hour, or until the spec changes.
+    """Name the other writers of our fields, and since when; for an hour, or until the spec changes.
 
-    The same again within the hour changes nothing: a program that does it all the time must not
-    have the status written each time too.
+    A repetition within the hour changes nothing: otherwise a program that writes all the time would
+    cause as many writes of the status.
     """
     since = (datetime.fromisoformat(now) - _TAKEN_BACK_FOR).strftime(_TIME)
     standing = next(
@@ -324,7 +324,7 @@ def _taken_back(service: OrderService, conflicts: tuple[str, ...], now: str) -> 
             for condition in service.status.conditions
             if (condition.type, condition.reason) == ("Degraded", TAKEN_BACK)
             and condition.observed_generation == service.metadata.generation
-            and condition.message > since  # it begins with a time
+            and condition.message > since  # it starts with a time
         ),
         "",
     )
@@ -350,7 +350,7 @@ def _autoscaling(service: OrderService, summary: StatusInput) -> Verdict:
     if not any(autoscaling):
         return "False", "NotWanted", "no process is autoscaled"
     if service.spec.worker.autoscaling and summary.choice.provider is None:
-        text = f"worker: {summary.choice.message}; it keeps the pods it has"
+        text = f"worker: {summary.choice.message}; the number of pods stays"
         return "False", summary.choice.reason, text
     for process, (value, reason, message) in summary.autoscalers.items():
         if value != "True":

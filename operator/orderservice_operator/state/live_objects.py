@@ -39,9 +39,9 @@ _SCALERS: Final = (
 
 
 class RolloutProgress(msgspec.Struct, frozen=True):
-    """How far a Deployment is with a revision.
+    """How far a Deployment has rolled out a revision.
 
-    `problem` is what keeps it from getting further, for people; `late` that its deadline is missed.
+    `problem` is a text on why it makes no progress; `late`: it missed its deadline.
     `serving`: no pod of another version is left, and there are at least as many as there have to
     be; an autoscaler may be adding more.
     """
@@ -54,10 +54,10 @@ class RolloutProgress(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """How far a Job is.
+    """The progress of a Job.
 
-    `generation` and `secrets` are those of the resource that it was made for. `uid` is set while it
-    has not ended and has no pod.
+    `generation` and `secrets` are those of the resource that it was created for. `uid` is set while
+    it has not ended and has no pod.
     """
 
     complete: bool = False
@@ -70,7 +70,7 @@ class Job(msgspec.Struct, frozen=True):
 def rollout(
     service: OrderService, process: Process, live: LiveObjects, revision: str
 ) -> RolloutProgress:
-    """Return how far the Deployment of a process is with a revision."""
+    """Return how far the Deployment of a process has rolled out a revision."""
     deployment = live.get(_deployment(service, process))
     if deployment is None:
         return RolloutProgress(PodCounts(), done=False)
@@ -98,7 +98,7 @@ def rollout(
 
 
 def revisions(service: OrderService, live: LiveObjects) -> set[str]:
-    """Return the revisions that Deployments were given."""
+    """Return the revisions of the Deployments."""
     places = (_deployment(service, process) for process in ALL)
     return {
         _annotations(live[place]).get(REVISION_ANNOTATION, "") for place in places if place in live
@@ -106,14 +106,14 @@ def revisions(service: OrderService, live: LiveObjects) -> set[str]:
 
 
 def job(name: str, live: LiveObjects) -> Job:
-    """Return how far a Job is."""
+    """Return the progress of a Job."""
     body = live.get(_reference("batch/v1", "Job", name))
     if body is None:
         return Job()
     status, annotations = body.get("status") or {}, _annotations(body)
     generation = annotations.get(GENERATION_ANNOTATION, "")
     made_for = Job(
-        # 0, which is none, for what is no number.
+        # 0, which is no generation, if it is not a number.
         generation=int(generation) if re.fullmatch("[0-9]{1,18}", generation) else 0,
         secrets=annotations.get(SECRETS_ANNOTATION, ""),
     )
@@ -128,15 +128,15 @@ def job(name: str, live: LiveObjects) -> Job:
 
 
 def without_generated_name(message: str) -> str:
-    """Return why a pod was refused without the end of its name.
+    """Return why a pod was refused, without the random end of the pod's name.
 
-    Each attempt of the Job's controller has another one, and the status would be written each time.
+    Each try of the Job's controller has a different name, and would write the status again.
     """
     return _GENERATED.sub(r'\1*"', message)
 
 
 def secrets(service: OrderService, live: LiveObjects) -> dict[str, str]:
-    """Return the digests of Secrets that the pods of each process were made with."""
+    """Return the digests of Secrets that the pods of each process were created with."""
     templates = {
         process.name: live[place]["spec"]["template"]
         for process in ALL
@@ -150,7 +150,7 @@ def secrets(service: OrderService, live: LiveObjects) -> dict[str, str]:
 
 
 def named_by_pods(live: LiveObjects) -> frozenset[Reference]:
-    """Return what pods of whatever revision name: their settings and their ServiceAccount."""
+    """Return the settings and ServiceAccounts that pods of any revision name."""
     return frozenset(
         place
         for place, body in live.items()
@@ -167,14 +167,14 @@ def scaling(name: str, live: LiveObjects) -> tuple[str, str, str] | None:
 
 
 def provider_of(name: str, live: LiveObjects) -> str:
-    """Return whose metric the autoscaler of that name asks for, or nothing if there is none."""
+    """Return the provider of the metric that the autoscaler of that name reads, or nothing."""
     autoscaler = live.get(_reference("autoscaling/v2", "HorizontalPodAutoscaler", name)) or {}
     annotations = autoscaler.get("metadata", {}).get("annotations") or {}
     return str(annotations.get(PROVIDER_ANNOTATION, ""))
 
 
 def replicas(name: str, live: LiveObjects) -> int | None:
-    """Return how many pods the Deployment of that name is to have now, if it is there."""
+    """Return the wanted number of pods of the Deployment of that name, if it exists."""
     deployment = live.get(_reference("apps/v1", "Deployment", name))
     return None if deployment is None else int(deployment["spec"].get("replicas", 1))
 
@@ -183,13 +183,14 @@ def _condition(scaler: Manifest, condition_type: str) -> tuple[str, str, str]:
     for condition in (scaler.get("status") or {}).get("conditions") or []:
         if condition["type"] == condition_type:
             return condition["status"], condition.get("reason", ""), condition.get("message", "")
-    return "Unknown", "NotLooked", "the autoscaler has not looked yet"
+    return "Unknown", "NotLooked", "the autoscaler has not reported yet"
 
 
 def _problem(process: Process, status: Manifest) -> str:
-    """Return what keeps a Deployment from getting further, for people.
+    """Return a text on why a Deployment makes no progress.
 
-    All of it: a quota or an admission policy that refuses pods comes before the missed deadline.
+    It lists all reasons: a quota or an admission policy that refuses pods precedes a missed
+    deadline.
     """
     problems = [
         f"{condition.get('reason')}: {condition.get('message')}"

@@ -1,7 +1,7 @@
 """Which fields of a child others have written: read from its managedFields. Pure.
 
-The API server notes who wrote each field. What nobody is noted for are its own defaults and what
-admission webhooks write; both stay. So do the fields in `_LET_IN`.
+The API server records who wrote each field. Fields without a writer are its own defaults or come
+from admission webhooks; both stay. So do the fields in `_LET_IN`.
 
 Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
 """
@@ -32,7 +32,7 @@ def foreign_entries(manifest: Manifest) -> list[Manifest]:
     Fields that are ours, let in, or of a subresource are left out; so the list is usually empty.
     """
     entries: list[Manifest] = manifest["metadata"].get("managedFields") or []
-    if all("additions" in entry for entry in entries):  # reduced before
+    if all("additions" in entry for entry in entries):  # reduced already
         return entries
     ours: Fields = {}
     for entry in entries:
@@ -76,7 +76,7 @@ def without_additions(manifest: Manifest) -> Manifest:
 
 
 def merge_patch(before: Manifest, after: Manifest) -> Manifest:
-    """Return the merge patch (RFC 7386) that makes one object of another."""
+    """Return the merge patch (RFC 7386) that turns one object into another."""
     patch: Manifest = {name: None for name in before if name not in after}
     for name, value in after.items():
         old = before.get(name)
@@ -113,7 +113,7 @@ def _without(fields: Fields, ours: Fields, path: str) -> Fields:
 
 
 def _is_whole(fields: Fields, path: str) -> bool:
-    """Return whether nothing below is let in."""
+    """Return whether no field below is permitted."""
     return not any(
         _LET_IN.match(place := _place(path, key)) or not _is_whole(inner, place)
         for key, inner in fields.items()

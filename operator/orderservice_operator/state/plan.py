@@ -1,4 +1,4 @@
-"""What has to be written to make live objects the desired ones. Pure."""
+"""The writes that turn live objects into the desired ones. Pure."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -17,20 +17,20 @@ from orderservice_operator.state.compare import first_difference
 from orderservice_operator.state.live_objects import LiveObjects
 from orderservice_operator.state.ownership import additions
 
-# Cannot be changed once it exists, so it is made and left alone.
+# It cannot be changed, so it is created and left alone.
 _MADE_ONCE: Final = frozenset({"Job"})
 
 
 class Write(msgspec.Struct, frozen=True):
-    """One object to apply, and why: `path` is what differs, empty if all of it is new."""
+    """One object to apply, and why: `path` is the difference; empty: the object is new."""
 
     manifest: Manifest
     path: str = ""
-    repair: bool = False  # the object was once as it should be: somebody changed it
+    repair: bool = False  # the object was correct before: somebody changed it
 
     @property
     def reference(self) -> Reference:
-        """What names the object."""
+        """The kind, namespace and name of the object."""
         return reference(self.manifest)
 
 
@@ -46,7 +46,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def diff(desired: Iterable[Manifest], live: LiveObjects, *, staying: frozenset[Reference]) -> Plan:
-    """Compare; delete undesired objects that we made, except those in `staying`."""
+    """Compare; delete undesired objects that we created, except those in `staying`."""
     signed = [with_signature(manifest) for manifest in desired]
     references = {reference(manifest) for manifest in signed}
     writes = (_write(manifest, live.get(reference(manifest))) for manifest in signed)
@@ -80,9 +80,9 @@ def _write(manifest: Manifest, live: Manifest | None) -> Write | None:
 
 
 def _is_ours(live: Manifest) -> bool:
-    """Tell whether we made it: people copy labels, and KEDA does, to its autoscalers.
+    """Tell whether we created it: people copy labels, and KEDA copies them to its autoscalers.
 
-    Of whichever uid the owner was: a resource that is made anew has the children of the one before.
+    The owner's uid does not matter: a recreated resource has the children of the previous one.
     """
     owners = live["metadata"].get("ownerReferences") or []
     return any(

@@ -14,8 +14,8 @@ from orderservice_operator.state.snapshot import Snapshot
 def plan(snapshot: Snapshot, *, to_the_end: bool = False) -> Plan:
     """Return what has to be written now.
 
-    `to_the_end`: what all reconciles together will have written once the roll-out is done, as a
-    person wants to see it beforehand.
+    `to_the_end`: what all reconciliations together will have written when the roll-out ends, as a
+    preview.
     """
     planned = diff(
         manifests(snapshot, to_the_end=to_the_end),
@@ -29,7 +29,7 @@ def plan(snapshot: Snapshot, *, to_the_end: bool = False) -> Plan:
 
 
 def manifests(snapshot: Snapshot, *, to_the_end: bool) -> list[Manifest]:
-    """Return the children that have to exist now, or at the end."""
+    """Return the children that must exist now, or at the end."""
     service, context = snapshot.service, snapshot.context
     children = desired(service, context)
     if to_the_end:
@@ -45,7 +45,7 @@ def manifests(snapshot: Snapshot, *, to_the_end: bool) -> list[Manifest]:
 
 
 def decide_rollback(snapshot: Snapshot) -> Rollback | None:
-    """Return why something else than the spec is to run from now on, or None."""
+    """Return why something other than the spec must run from now on, or None."""
     service, failure = snapshot.wanted, snapshot.failure
     active = service.spec.mode == "Manage" and not service.spec.paused
     if snapshot.running.rollback or failure is None or not active:
@@ -54,7 +54,7 @@ def decide_rollback(snapshot: Snapshot) -> Rollback | None:
 
 
 def _kept(snapshot: Snapshot, *, to_the_end: bool) -> frozenset[Reference]:
-    """Return what stays although it is not desired."""
+    """Return the objects that stay although they are not desired."""
     references = revisions.kept(snapshot.history)
     if to_the_end or not snapshot.job_is_stale:
         references |= {_job(snapshot)}

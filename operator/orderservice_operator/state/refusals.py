@@ -1,4 +1,4 @@
-"""What refuses pods, by the words of the API server: a PriorityClass, a quota. Pure."""
+"""Why pods are refused, read from messages of the API server: a PriorityClass, a quota. Pure."""
 
 import re
 from collections import defaultdict
@@ -9,7 +9,7 @@ import msgspec
 
 PRIORITY_CLASS_MISSING: Final = "PriorityClassMissing"
 QUOTA_EXCEEDED: Final = "QuotaExceeded"
-# The words of the admission plug-ins Priority and ResourceQuota.
+# Messages of the admission plug-ins Priority and ResourceQuota.
 _WORDS: Final = (
     (
         PRIORITY_CLASS_MISSING,
@@ -25,14 +25,14 @@ _WORDS: Final = (
 
 
 class PodRefusal(msgspec.Struct, frozen=True):
-    """What refuses pods: a reason for programs, and a text for people that does not alternate."""
+    """Why pods are refused: a reason for programs, and a text that does not alternate."""
 
     reason: str
     message: str
 
 
 def refusals(problems: Mapping[str, str]) -> tuple[PodRefusal, ...]:
-    """Return what refuses pods, from what keeps each process (by its name) from getting further."""
+    """Return why pods are refused, from the problem of each process (by its name)."""
     processes: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for reason, pattern, message in _WORDS:
         for process, problem in sorted(problems.items()):

@@ -19,7 +19,7 @@ LIMIT: Final = 10  # as many as a Deployment keeps of its own
 
 
 class Revision(msgspec.Struct, frozen=True):
-    """One that was good; the highest number was so last."""
+    """A good revision; the highest number is the latest."""
 
     name: str
     number: int
@@ -40,7 +40,7 @@ def revision(manifest: Manifest) -> Revision:
 
 
 def history(live: LiveObjects) -> History:
-    """Return all there are, newest first."""
+    """Return all revisions, newest first."""
     revisions = [revision(body) for place, body in live.items() if place.kind == KIND]
     return tuple(sorted(revisions, key=lambda body: body.number, reverse=True))
 
@@ -51,7 +51,7 @@ def find(history: History, name: str) -> Revision | None:
 
 
 def standing_in(service: OrderService, revision: Revision) -> OrderService | None:
-    """Return the resource with the spec of a revision, or None if it cannot be read any more."""
+    """Return the resource with the spec of a revision, or None if it cannot be read."""
     try:
         return with_spec_of(service, revision.data)
     except (msgspec.ValidationError, KeyError, TypeError):
@@ -66,9 +66,9 @@ def before(service: OrderService, history: History) -> OrderService | None:
 
 
 def to_record(service: OrderService, history: History) -> Manifest | None:
-    """Return what has to be kept now that `service` is known to be good, or None.
+    """Return the revision to store now that `service` is known to be good, or None.
 
-    One that was good before is kept as it was written then, under a new number: the data of a
+    A revision that was good before keeps its data under a new number: the data of a
     ControllerRevision cannot be changed.
     """
     name = revision_name(service)
@@ -80,5 +80,5 @@ def to_record(service: OrderService, history: History) -> Manifest | None:
 
 
 def kept(history: History) -> frozenset[Reference]:
-    """Return those that are not yet too old."""
+    """Return the revisions that are recent enough to keep."""
     return frozenset(Reference(API_VERSION, KIND, revision.name) for revision in history[:LIMIT])

@@ -1,16 +1,15 @@
-"""When something else than the spec is run: a revision that was good. Pure.
+"""When a good revision runs instead of the spec. Pure.
 
 There are two reasons. The spec's own roll-out or migration failed; then the operator says so in
-`status.rollback`, and stays with it. Or somebody asked for it, by an annotation on the resource:
+`status.rollback`, and stays with it. Or somebody requested it, by an annotation on the resource:
 
     orders.platform.dev/rollback: <name of a ControllerRevision>@<generation of the resource>
 
-Both are about one spec, and end with the next: who changes the spec gets what the spec says. To
-pause or to scale is no such change. The operator never writes the annotation nor the spec, so that
-nobody who applies them from elsewhere (GitOps) has anything to correct; without the annotation the
-spec is tried again.
-What can be asked for are the ControllerRevisions with the label
-`orders.platform.dev/orderservice=<name>`; `revisions.revision` reads one.
+Both apply to one spec, and end when the spec changes. Pausing and scaling are not changes in this
+sense. The operator writes neither the annotation nor the spec, so that tools that apply them
+(GitOps) see no difference. If the annotation is removed, the spec is tried again. Possible
+revisions are the ControllerRevisions with the label `orders.platform.dev/orderservice=<name>`;
+`revisions.revision` reads one.
 """
 
 import re
@@ -34,7 +33,7 @@ Reason = Literal["DeadlineMissed", "MigrationFailed", "Requested"]
 class Running(msgspec.Struct, frozen=True):
     """The resource to run: unchanged, or with the spec of a revision and the reason.
 
-    `problem` is a rollback that cannot be, for people.
+    `problem` is a text on why a roll-back is impossible.
     """
 
     service: OrderService
@@ -64,14 +63,14 @@ def running(service: OrderService, history: History) -> Running:
 def _running(service: OrderService, history: History) -> Running:
     decided = service.status.rollback if _still_holds(service) else None
     if (requested := _asked(service, decided)) is not None:
-        return _instead(service, history, requested, "Requested", "asked for by annotation")
-    if decided is None or decided.reason == "Requested":  # the request was taken back since
+        return _instead(service, history, requested, "Requested", "requested by annotation")
+    if decided is None or decided.reason == "Requested":  # the request was withdrawn
         return Running(service)
     return _instead(service, history, decided.revision, decided.reason, decided.message)
 
 
 def decide(service: OrderService, failure: RolloutFailure, history: History) -> Rollback | None:
-    """Return to what to go back from a spec that fails, or None."""
+    """Return the revision to roll back to from a spec that fails, or None."""
     if hindrance(service, history):
         return None
     return _instead(
@@ -80,14 +79,14 @@ def decide(service: OrderService, failure: RolloutFailure, history: History) -> 
 
 
 def hindrance(service: OrderService, history: History) -> str:
-    """Return why a roll-back is impossible, for people; empty: it is possible."""
+    """Return a text on why a roll-back is impossible; empty: it is possible."""
     if not service.spec.rollout.auto_rollback:
         return "rollout.autoRollback is off"
     if not history:
-        return "nothing was good before"
+        return "there is no good revision"
     before = revisions.standing_in(service, history[0])
     if before is not None and revision_name(before) == revision_name(service):
-        return "the same was good before, so going back would change nothing"
+        return "the last good revision has the same spec"
     return ""
 
 
@@ -132,7 +131,8 @@ def _instead(
     substitute = revisions.standing_in(service, revision) if revision else None
     if revision is None or substitute is None:
         names = ", ".join(entry.name for entry in history) or "none"
-        return Running(service, problem=f"no going back to revision {name}: known are {names}")
+        problem = f"cannot roll back to revision {name}: known revisions are {names}"
+        return Running(service, problem=problem)
     rollback = Rollback(
         generation=service.metadata.generation,
         image=service.spec.image,

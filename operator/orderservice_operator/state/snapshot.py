@@ -19,9 +19,9 @@ from orderservice_operator.state.rollback import RolloutFailure, Running
 class Snapshot(msgspec.Struct, frozen=True):
     """A resource (`wanted`: as it is; `running`: with the spec that is to run) and its children.
 
-    `secrets` are digests of what each process reads from Secrets, where they are known.
-    `dashboards`: no older resource has them. `held`: its pods stay as an older operator made them,
-    until it is its turn; `revision` is then theirs.
+    `secrets` are the known digests of what each process reads from Secrets. `dashboards`: this
+    resource is the oldest, which has the dashboards. `held`: its pods stay as an older operator
+    created them until its turn; `revision` is then theirs.
     """
 
     wanted: OrderService
@@ -37,7 +37,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def service(self) -> OrderService:
-        """The resource with the spec that is to run."""
+        """The resource with the spec that must run."""
         return self.running.service
 
     @property
@@ -61,8 +61,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     def migrated(self) -> bool:
         """Whether the schema fits the version to run.
 
-        The status remembers it: Jobs are deleted by people and by time. For what was good before it
-        is true: migrations never take away what the version before needs.
+        The status stores it: people delete Jobs, and Jobs expire. It is true for a good revision:
+        migrations never remove what the previous version needs.
         """
         if not self.service.spec.migrations.enabled or self.running.rollback:
             return True
@@ -77,14 +77,16 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def job_is_stale(self) -> bool:
-        """Whether the migration failed for an earlier spec or Secret: it is worth another try."""
+        """Whether the migration failed for an earlier spec or Secret, so that a new try makes
+        sense.
+        """
         secrets = self.secrets.get(MIGRATE, self.job.secrets)
         changed = self.job.generation != self.wanted.metadata.generation
         return bool(self.job.failed) and (changed or self.job.secrets != secrets)
 
     @property
     def rollouts(self) -> dict[str, RolloutProgress]:
-        """How far each process is."""
+        """The roll-out of each process."""
         return {
             process.name: live_objects.rollout(self.service, process, self.live, self.revision)
             for process in processes.ALL
@@ -97,7 +99,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def settled(self) -> bool:
-        """Whether all pods run the wanted version, and keep it."""
+        """Whether all pods run the wanted version and will keep it."""
         return self.done and not self.held
 
     @property
@@ -109,7 +111,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     def is_upgrade(self) -> bool:
         """Whether only a newer operator, not the spec, requires other pods.
 
-        That is: the spec is the one that was rolled out, and the pods made of it are others now.
+        That is: the spec was rolled out already, but now results in different pods.
         """
         service = self.wanted
         status, spec = service.status, service.spec
@@ -133,7 +135,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def no_way_back(self) -> str:
-        """Why a failed roll-out is not gone back from, for people."""
+        """A text on why a failed roll-out is not rolled back."""
         return rollback.hindrance(self.wanted, self.history) if self.failure else ""
 
 

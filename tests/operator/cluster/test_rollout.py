@@ -370,7 +370,7 @@ def test_a_first_roll_out_that_fails_has_nothing_to_go_back_to(
     view = View(api, namespace)
     api.apply(example(migrations={"backoffLimit": 0}), namespace)
     view.wait(lambda: view.condition("Progressing")["reason"] == "Stuck")
-    assert "nothing was good before" in view.condition("Progressing")["message"]
+    assert "there is no good revision" in view.condition("Progressing")["message"]
     assert view.revisions() == {}
 
 

@@ -236,7 +236,7 @@ def test_going_back_to_what_gives_the_same_pods_now_is_refused(make: Any) -> Non
     snapshot = cluster.snapshot(make())
     assert snapshot.failure is not None
     assert decide_rollback(snapshot) is None
-    assert "would change nothing" in snapshot.no_way_back
+    assert "has the same spec" in snapshot.no_way_back
 
 
 def test_a_failed_migration_is_tried_again_when_its_secret_is_another(make: Any) -> None:
@@ -302,7 +302,7 @@ def test_a_first_roll_out_has_nothing_to_go_back_to(make: Any) -> None:
     cluster.write(make())
     cluster.end_job("Failed")
     snapshot = cluster.snapshot(make())
-    assert (decide_rollback(snapshot), snapshot.no_way_back) == (None, "nothing was good before")
+    assert (decide_rollback(snapshot), snapshot.no_way_back) == (None, "there is no good revision")
 
 
 def test_what_was_good_itself_is_not_gone_back_from(make: Any) -> None:
@@ -310,7 +310,7 @@ def test_what_was_good_itself_is_not_gone_back_from(make: Any) -> None:
     cluster.roll_out(late="api")
     snapshot = cluster.snapshot(make())
     assert decide_rollback(snapshot) is None
-    assert "the same was good before" in snapshot.no_way_back
+    assert "the last good revision has the same spec" in snapshot.no_way_back
 
 
 def test_the_state_of_another_revision_is_no_failure_of_this_one(make: Any) -> None:

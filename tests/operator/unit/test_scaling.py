@@ -167,5 +167,5 @@ def test_a_scaled_object_tells_how_it_is() -> None:
     assert live_objects.scaling("full-worker", {place: {}}) == (
         "Unknown",
         "NotLooked",
-        "the autoscaler has not looked yet",
+        "the autoscaler has not reported yet",
     )

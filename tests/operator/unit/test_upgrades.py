@@ -1,4 +1,4 @@
-"""A newer operator that makes other pods replaces those of a few resources at a time."""
+"""A newer operator that creates different pods replaces those of a few resources at a time."""
 
 from typing import Any
 
