@@ -134,7 +134,7 @@ def _lines(modules: list[Module], area: str) -> int:
 def _hops(end: str | None) -> set[str]:
     """Return the files that the page about one order names before `end`, from POST to webhook."""
     rows = (ROOT / "docs/one-order.md").read_text().partition("\n| gateway |")[2]
-    return set(re.findall(r"[\w/]+\.(?:py|sql|conf)\b", rows.split(end)[0] if end else rows))
+    return set(re.findall(r"[\w/]+\.(?:py|sql|conf|lua)\b", rows.split(end)[0] if end else rows))
 
 
 if __name__ == "__main__":

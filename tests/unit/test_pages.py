@@ -9,7 +9,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
 TESTS = REPOSITORY / "tests"
 PAGES = sorted({*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md"), REPOSITORY / "loadtest/README.md"})
-CODE_FILE = re.compile(r"`([\w/]+\.(?:py|sql|conf))`")
+CODE_FILE = re.compile(r"`([\w/]+\.(?:py|sql|conf|lua))`")
 CODE = re.compile(r"^```.*?^```|^    .*?$", re.MULTILINE | re.DOTALL)
 
 
