@@ -41,7 +41,7 @@ class Pod:
         environ = {f"ORDERS_{name}": value for name, value in own.items()}
         self.process, self.log = process, folder / f"{process}-{admin_port}.log"
         self.url, self._admin = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}"
-        self.requests = 0  # under way; guarded by the entrance's lock
+        self.requests = 0  # under way; guarded by the balancer's lock
         with self.log.open("wb") as output:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "orders", process],
@@ -63,7 +63,7 @@ class Pod:
         self._child.wait(120)
 
 
-class Entrance:
+class LoadBalancer:
     """The apis that get requests, each in its turn."""
 
     def __init__(self) -> None:
@@ -100,9 +100,11 @@ Login = Callable[[int], dict[str, str]]  # the fields that say who a user is
 class Clients:
     """Users who place orders and read them; a refused request ends the block with its answer."""
 
-    def __init__(self, entrance: Entrance, login: Login = lambda _: {}, number: int = 3) -> None:
+    def __init__(
+        self, balancer: LoadBalancer, login: Login = lambda _: {}, number: int = 3
+    ) -> None:
         self.login = login
-        self._entrance = entrance
+        self._balancer = balancer
         visits = [partial(self._visit, new_user()) for _ in range(number)]
         self._users = Repeating(*visits, pause_s=_PAUSE_S)
 
@@ -130,7 +132,7 @@ class Clients:
     def _ask(
         self, method: str, path: str, user: int, content: Mapping[str, object] | None = None
     ) -> requests.Response:
-        with self._entrance.api() as api:
+        with self._balancer.api() as api:
             answer = requests.request(
                 method, api.url + path, json=content, headers=self.login(user), timeout=120
             )
@@ -141,8 +143,8 @@ class Clients:
 class Rollout:
     """The processes of one installation, of the newest settings."""
 
-    def __init__(self, folder: Path, entrance: Entrance, settings: Mapping[str, str]) -> None:
-        self._folder, self._entrance = folder, entrance
+    def __init__(self, folder: Path, balancer: LoadBalancer, settings: Mapping[str, str]) -> None:
+        self._folder, self._balancer = folder, balancer
         self._settings = dict(settings)
         self._pods: dict[str, Pod] = {}
         self._started: list[Pod] = []
@@ -158,13 +160,13 @@ class Rollout:
         for pod in fresh:
             self._pods[pod.process] = pod
             if pod.process == "api":
-                self._entrance.add(pod)
+                self._balancer.add(pod)
         self._end(old)
 
     def _end(self, pods: list[Pod]) -> None:
         for pod in pods:
             if pod.process == "api":
-                self._entrance.remove(pod)
+                self._balancer.remove(pod)
             pod.stop()
         for pod in pods:
             pod.wait()

@@ -24,7 +24,7 @@ from devstack.testing import Database, RabbitMQ, Vhost
 from integration.api_process import CURSOR_SECRET
 from integration.broker import prepare
 from integration.issuer import AUDIENCE, ISSUER, Issuer
-from integration.rollout import Clients, Entrance, Rollout
+from integration.rollout import Clients, LoadBalancer, Rollout
 from integration.serving import eventually
 from integration.tls_front import Front
 from orders import verified
@@ -207,9 +207,9 @@ def installation(
         "RATE_LIMIT_REQUESTS": "1000000", "RATE_LIMIT_MODE": "exact",
         "CURSOR_SECRET": CURSOR_SECRET, "AUTH_ALGORITHMS": "HS256", "AUTH_KEY": OLD, **TOKENS,
     }  # fmt: skip
-    entrance = Entrance()
-    rollout = Rollout(tmp_path_factory.mktemp("rotation"), entrance, settings)
-    clients = Clients(entrance, partial(signed, OLD))
+    balancer = LoadBalancer()
+    rollout = Rollout(tmp_path_factory.mktemp("rotation"), balancer, settings)
+    clients = Clients(balancer, partial(signed, OLD))
     try:
         rollout.change(("api", "relay", "worker"))
         with clients:
@@ -300,7 +300,7 @@ class Guarded:
     """An api that knows an issuer's keys."""
 
     def __init__(self, servers: Servers, issuer: Issuer, folder: Path) -> None:
-        self.issuer, self.entrance = issuer, Entrance()
+        self.issuer, self.balancer = issuer, LoadBalancer()
         self.old, self.new, _ = issuer.jwks
         issuer.jwks = [self.old]
         settings = {
@@ -308,14 +308,14 @@ class Guarded:
             "ORDER_STOCK_CHECK": "off", "RATE_LIMIT_ENABLED": "false",
             "CURSOR_SECRET": CURSOR_SECRET, "AUTH_JWKS_URL": issuer.url, **TOKENS,
         }  # fmt: skip
-        self.rollout = Rollout(folder, self.entrance, settings)
+        self.rollout = Rollout(folder, self.balancer, settings)
 
     def login(self, key: str, user: int) -> dict[str, str]:
         return self.issuer.token(user, SCOPES, key)
 
     def accepts(self, key: str) -> bool:
         """Tell whether a token is believed that was signed with this key."""
-        with self.entrance.api() as api:
+        with self.balancer.api() as api:
             url, user = f"{api.url}/api/orders/user/1", 1
             return requests.get(url, headers=self.login(key, user), timeout=120).ok
 
@@ -336,7 +336,7 @@ def guarded(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_an_issuer_replaces_its_key_without_a_request_that_fails(guarded: Guarded) -> None:
     """It publishes the new key, signs with it once the apis know it, and removes the old one."""
     issuer = guarded.issuer
-    with Clients(guarded.entrance, partial(guarded.login, "r1")) as clients:
+    with Clients(guarded.balancer, partial(guarded.login, "r1")) as clients:
         clients.go_on()
         issuer.jwks = [guarded.old, guarded.new]
         eventually(lambda: guarded.accepts("e1"))

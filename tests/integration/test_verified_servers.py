@@ -55,7 +55,7 @@ def certificates(state: Path) -> Certificates:
     return Certificates(Authority(state / "certificates"), Authority(state / "other-certificates"))
 
 
-class Door:
+class TlsPooler:
     """PgBouncer in front of PostgreSQL, which takes only TLS: the embedded server has none."""
 
     def __init__(self, postgres: Postgres, database: Database, certificates: Certificates) -> None:
@@ -90,35 +90,37 @@ class Door:
 
 
 @pytest.fixture(scope="module")
-def door(postgres: Postgres, database: Database, certificates: Certificates) -> Iterator[Door]:
-    door = Door(postgres, database, certificates)
-    program = door.program()
+def pooler(
+    postgres: Postgres, database: Database, certificates: Certificates
+) -> Iterator[TlsPooler]:
+    pooler = TlsPooler(postgres, database, certificates)
+    program = pooler.program()
     program.start()
-    yield door
+    yield pooler
     program.kill()
 
 
-def test_postgresql_is_verified(door: Door, certificates: Certificates) -> None:
-    assert door.problem() is None
-    untrusted = door.problem(sslrootcert=certificates.other.bundle)
+def test_postgresql_is_verified(pooler: TlsPooler, certificates: Certificates) -> None:
+    assert pooler.problem() is None
+    untrusted = pooler.problem(sslrootcert=certificates.other.bundle)
     assert untrusted == (
         "the server's certificate is of an authority that is not trusted: add the authority to"
         " PGSSLROOTCERT (or sslrootcert in the URL), or renew it if it has expired"
     )
-    another = door.problem(host="db.example", hostaddr="127.0.0.1")
+    another = pooler.problem(host="db.example", hostaddr="127.0.0.1")
     assert another == verified.OTHER_HOST
-    absent = door.problem(sslrootcert="/nowhere/authority.pem")
+    absent = pooler.problem(sslrootcert="/nowhere/authority.pem")
     assert absent is not None
     assert absent.startswith("sslmode=verify-full needs an authority: set PGSSLROOTCERT")
 
 
-def test_postgresql_demands_tls_and_a_certificate_of_the_client(door: Door) -> None:
-    assert door.problem(sslmode="disable") == verified.TLS_DEMANDED
-    assert door.problem(sslcert="/nowhere", sslkey="/nowhere") == verified.CLIENT_DEMANDED
+def test_postgresql_demands_tls_and_a_certificate_of_the_client(pooler: TlsPooler) -> None:
+    assert pooler.problem(sslmode="disable") == verified.TLS_DEMANDED
+    assert pooler.problem(sslcert="/nowhere", sslkey="/nowhere") == verified.CLIENT_DEMANDED
 
 
 def test_postgresql_is_shown_the_certificate_of_the_moment(
-    door: Door, certificates: Certificates, tmp_path: Path
+    pooler: TlsPooler, certificates: Certificates, tmp_path: Path
 ) -> None:
     files = Pair(tmp_path / "tls.crt", tmp_path / "tls.key")
     ours, other = certificates.ours, certificates.other
@@ -126,7 +128,7 @@ def test_postgresql_is_shown_the_certificate_of_the_moment(
     problems = []
     for pair in pairs:
         place(pair, files)
-        problems.append(door.problem(sslcert=files.certificate, sslkey=files.key))
+        problems.append(pooler.problem(sslcert=files.certificate, sslkey=files.key))
     assert [problem is None for problem in problems] == [True, False, True]
 
 
@@ -139,11 +141,11 @@ def place(pair: Pair, files: Pair) -> None:
 def test_postgresql_with_an_expired_certificate_is_refused(
     postgres: Postgres, database: Database, certificates: Certificates
 ) -> None:
-    door = Door(postgres, database, certificates)
-    program = door.program(certificates.server(expired=True))
+    pooler = TlsPooler(postgres, database, certificates)
+    program = pooler.program(certificates.server(expired=True))
     program.start()
     try:
-        assert "or renew it if it has expired" in str(door.problem())
+        assert "or renew it if it has expired" in str(pooler.problem())
     finally:
         program.kill()
 
