@@ -1,8 +1,8 @@
-"""What can go wrong; an exception's class says what the caller has to do."""
+"""The operator's exceptions: the class says what the caller must do."""
 
 
 class OperatorError(Exception):
-    """Begin of the operator's own errors."""
+    """The base of the operator's own errors."""
 
 
 class Transient(OperatorError):
@@ -14,11 +14,11 @@ class Transient(OperatorError):
 
 
 class Forbidden(Transient):
-    """Go on without it if that can be: people mend a role, and then it works."""
+    """Continue without it if possible: it works once a person corrects the role."""
 
 
 class Busy(Transient):
-    """Send the same again after that wait: it was not looked at."""
+    """Send the same request again after that wait: the server did not process it."""
 
 
 class Unknown(Transient):
@@ -26,7 +26,7 @@ class Unknown(Transient):
 
 
 class Conflict(Transient):
-    """Look again, then decide anew: the object changed, or somebody else owns a field of it."""
+    """Read again, then decide again: the object changed, or somebody else owns a field of it."""
 
 
 class Gone(Transient):
@@ -34,11 +34,11 @@ class Gone(Transient):
 
 
 class NotFound(OperatorError):
-    """Take it as absent."""
+    """Treat it as absent."""
 
 
 class Vanished(OperatorError):
-    """Forget the resource: it is gone, though no event has said so."""
+    """Forget the resource: it is gone, although no event has reported it."""
 
 
 class Permanent(OperatorError):

@@ -9,7 +9,7 @@ from orderservice_operator.resource.spec import OrderService
 VOLUME: Final = "ca-bundle"
 _FILE: Final = "ca.crt"
 _PATH: Final = f"{CA_FOLDER}/{_FILE}"
-# Each library has a variable of its own: OpenSSL (amqps, rediss, JWKS), requests (upstreams,
+# Each library has its own variable: OpenSSL (amqps, rediss, JWKS), requests (upstreams,
 # webhooks), libpq, OpenTelemetry.
 _VARIABLES: Final = (
     "OTEL_EXPORTER_OTLP_CERTIFICATE",

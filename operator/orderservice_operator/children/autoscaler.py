@@ -1,4 +1,4 @@
-"""HorizontalPodAutoscalers, and KEDA's ScaledObject where KEDA is."""
+"""HorizontalPodAutoscalers, or KEDA's ScaledObject if KEDA is installed."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ from orderservice_operator.resource.spec import GROUP, OrderService
 from orderservice_operator.resource.workloads import CpuAutoscaling, QueueAutoscaling
 from orderservice_topology.topology import PROCESSING as QUEUE
 
-# Says on the HorizontalPodAutoscaler whose metric it asks for.
+# Names, on the HorizontalPodAutoscaler, the provider of its metric.
 PROVIDER_ANNOTATION: Final = f"{GROUP}/metrics-provider"
 
 
@@ -21,7 +21,7 @@ def cpu_autoscaler(service: OrderService) -> Manifest | None:
     if autoscaling is None:
         return None
     target = {"type": "Utilization", "averageUtilization": autoscaling.target_cpu_percentage}
-    # Of the api alone: the gateway in the same pods takes much less of what it asks for.
+    # Of the api alone: the gateway in the same pods uses much less than it requests.
     of_api = {"container": API.name, "name": "cpu", "target": target}
     metrics = [{"type": "ContainerResource", "containerResource": of_api}]
     if autoscaling.target_memory_percentage:
@@ -73,7 +73,7 @@ def _behavior(autoscaling: CpuAutoscaling | QueueAutoscaling) -> Manifest:
 
 
 def _scaled_object(service: OrderService, autoscaling: QueueAutoscaling) -> Manifest:
-    """Ask KEDA to count by HTTP: over AMQP it would see only messages nobody works on."""
+    """Have KEDA count over HTTP: over AMQP it would not see messages that are being handled."""
     name = name_of(service, WORKER)
     manifest = child(service, "keda.sh/v1alpha1", SCALED_OBJECT, name=name, component=WORKER.name)
     trigger = {
@@ -100,7 +100,7 @@ def _scaled_object(service: OrderService, autoscaling: QueueAutoscaling) -> Mani
 
 
 def trigger_authentication(service: OrderService, choice: Choice) -> Manifest | None:
-    """Return where KEDA finds the user it counts with, or None when KEDA does not scale."""
+    """Return where KEDA finds the user that it counts with, or None if KEDA does not scale."""
     secret = service.spec.messaging.management_secret_ref
     if choice.provider != "KEDA" or secret is None:
         return None

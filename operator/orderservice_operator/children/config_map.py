@@ -9,14 +9,14 @@ from orderservice_operator.resource.spec import OrderService
 def config_map_name(service: OrderService, process: Process) -> str:
     """Return its name, which has a hash of its data.
 
-    Other settings are another ConfigMap: pods that still have the old ones keep them, even when
-    they are restarted, and pods of the new ones are new.
+    Changed settings make a new ConfigMap: old pods keep the old settings, even when they restart,
+    and only new pods have the new ones.
     """
     return f"{name_of(service, process)}-{digest(environment.settings(service, process))}"
 
 
 def config_map(service: OrderService, process: Process) -> Manifest:
-    """Return the settings of a process; each has its own, so that only what changed restarts."""
+    """Return the settings of one process, so that a change restarts only that process."""
     name = config_map_name(service, process)
     manifest = child(service, "v1", "ConfigMap", name=name, component=process.name)
     return manifest | {"immutable": True, "data": environment.settings(service, process)}

@@ -1,4 +1,4 @@
-"""What all containers share: restricted by pod security, with resources and a place to write."""
+"""What all containers share: restricted pod security, resources, a writable volume."""
 
 from collections.abc import Collection
 from decimal import Decimal
@@ -25,7 +25,7 @@ def container(
     *,
     component: str,
 ) -> Manifest:
-    """Return a container of a component's pods; the caller adds what only some have."""
+    """Return a container of a component's pods, with what all containers have."""
     options = pod_options.of_process(service, component)
     restricted: Manifest = {
         "allowPrivilegeEscalation": False,
@@ -45,7 +45,7 @@ def container(
 
 
 def mounts(service: OrderService, component: str, tmp: str) -> list[Manifest]:
-    """Return the mounts of a container; `tmp` is the volume at the only place it may write to."""
+    """Return the mounts of a container; `tmp` is the only volume that it may write to."""
     return [
         {"name": tmp, "mountPath": "/tmp"},  # noqa: S108 the pod's own
         *authorities.mounts(service),
@@ -58,7 +58,7 @@ def variables(
 ) -> list[Manifest]:
     """Return the variables of a container; one that the operator sets itself is not overridden.
 
-    `settings`: the names it sets elsewhere, in what the container has as `envFrom`.
+    `settings`: the names that the operator sets in the container's `envFrom`.
     """
     names = {entry["name"] for entry in own} | set(settings)
     extra: list[Manifest] = pod_options.plain(pod_options.of_process(service, component).env)
@@ -71,7 +71,7 @@ def pre_stop(wait_s: int) -> Manifest:
 
 
 def resources_over(default: Resources, resources: Resources) -> Resources:
-    """Return what is given, and the default for the rest: as far as it goes with what is given."""
+    """Return the given resources, and defaults for the rest where they fit the given ones."""
     request, limit = resources.requests, resources.limits
     return Resources(
         requests=Amounts(

@@ -13,9 +13,9 @@ QUEUE_METRIC: Final = "orderservice_queue_messages"
 
 
 class MetricsApi(msgspec.Struct, frozen=True):
-    """Who serves external metrics in this cluster: only one server can.
+    """The server of external metrics in this cluster; there can be only one.
 
-    `server` names it for people. `answers`: it has the metric of the resource in question.
+    `server` is its name for messages. `answers`: it has the metric of the resource in question.
     `can_serve`: this operator is set up to serve them.
     """
 
@@ -28,9 +28,9 @@ class MetricsApi(msgspec.Struct, frozen=True):
 class Context(msgspec.Struct, frozen=True):
     """`kinds`: the optional kinds that this cluster has; `workers`: how many are wanted now.
 
-    `secrets`: of each process whose Secrets are known, a digest of what is in them. `before`: the
-    resource with what pods may still run until all are replaced. `dashboards`: no older resource
-    has them; they show all resources, and a second set of the same names would replace the first.
+    `secrets`: a digest of the Secrets of each process, if they are known. `before`: the resource as
+    old pods may still run it until all are replaced. `dashboards`: this resource is the oldest with
+    dashboards. They show all resources, and a second set of the same names would replace the first.
     """
 
     kinds: frozenset[str] = frozenset()

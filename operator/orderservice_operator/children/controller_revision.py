@@ -14,8 +14,8 @@ from orderservice_operator.resource.workloads import Api
 API_VERSION: Final = "apps/v1"
 KIND: Final = "ControllerRevision"
 
-# What never goes back: how many pods there are, how they are reached and watched, what is made in
-# the broker, and how the operator works. Everything else goes back together.
+# Not rolled back: the number of pods, how they are reached and watched, the topology, and how the
+# operator works. Everything else is rolled back together.
 _STAYS_WHOLE: Final = frozenset(
     {
         "mode",
@@ -53,10 +53,10 @@ _STAYS: Final[Mapping[str, frozenset[str]]] = {
 
 
 def revision_name(service: OrderService) -> str:
-    """Return the name of the spec's revision: the same pods have the same name.
+    """Return the name of the spec's revision; equal pods have equal names.
 
     The hash is of the pod templates, which name the ConfigMaps of the settings, and not of the
-    spec. So a newer operator that knows more fields makes no other revision.
+    spec. So a newer operator that knows more fields does not create another revision.
     """
     templates = [pod_template(service, process) for process in processes.ALL]
     return f"{service.metadata.name}-{digest(templates)}"
@@ -72,7 +72,7 @@ def controller_revision(service: OrderService, number: int) -> Manifest:
 def with_spec_of(service: OrderService, data: Manifest) -> OrderService:
     """Return the resource with the spec that a revision stores.
 
-    It is closed where going back would let everybody in: tokens go back, an Ingress does not.
+    It is closed if a roll-back would let everybody in: tokens are rolled back, an Ingress is not.
     Raises msgspec.ValidationError for data that this version cannot read.
     """
     former: Manifest = data["spec"]
@@ -86,7 +86,7 @@ def with_spec_of(service: OrderService, data: Manifest) -> OrderService:
 
 
 def _is_open(spec: Spec) -> bool:
-    """Tell whether it is exposed without tokens and without `exposeWithoutAuth`."""
+    """Tell whether the api is exposed without tokens and without `exposeWithoutAuth`."""
     outside = spec.api.ingress or spec.api.http_route or spec.api.service.type != "ClusterIP"
     return bool(outside) and spec.auth.mode == "off" and not spec.auth.expose_without_auth
 
@@ -103,10 +103,10 @@ def _closed(api: Api) -> Api:
 
 
 def attempt(service: OrderService) -> str:
-    """Return a digest of what the spec wants to run, whatever the size, and whether it is paused.
+    """Return a digest of what the spec runs, regardless of size and pause.
 
-    Members that have their default are left out: a newer operator that has more of them comes to
-    the same digest.
+    Members with their default are omitted, so that a newer operator with more members gets the same
+    digest.
     """
     fields = _without_defaults(service.spec)
     sized = {name: _without_size(value) for name, value in fields.items() if name not in _CONTROL}

@@ -8,12 +8,12 @@ from orderservice_operator.children.context import Context
 from orderservice_operator.children.manifest import Manifest, child
 from orderservice_operator.resource.spec import OrderService
 
-# What the sidecar of Grafana's chart looks for unless told otherwise.
+# The default label of the sidecar in Grafana's chart.
 LABEL: Final = "grafana_dashboard"
 
 
 def dashboard_maps(service: OrderService, context: Context) -> Iterator[Manifest]:
-    """Yield a ConfigMap for each dashboard: all together come near the limit of one object."""
+    """Yield a ConfigMap for each dashboard: all together would nearly exceed the object limit."""
     if not (service.spec.observability.dashboards and context.dashboards):
         return
     for name, text in dashboards.texts().items():

@@ -8,7 +8,7 @@ from orderservice_operator.children.pods import pod_template
 from orderservice_operator.children.processes import Process, name_of, section
 from orderservice_operator.resource.spec import OrderService
 
-# Pods beside the wanted ones while a Deployment is rolled out, rounded up.
+# Additional pods while a Deployment is rolled out, rounded up.
 MAX_SURGE_PERCENT: Final = 25
 
 
@@ -17,8 +17,8 @@ def deployment(
 ) -> Manifest:
     """Return the Deployment of a process, as part of a revision of the service.
 
-    `scaled`: somebody else owns the number of pods, so it is left out. Until the schema is migrated
-    the Deployment is paused: its old pods go on, and no pod of the new version starts.
+    `scaled`: an autoscaler owns the number of pods, so it is omitted. Until the schema is migrated
+    the Deployment is paused: its old pods keep running, and no pod of the new version starts.
     """
     manifest = child(
         service, "apps/v1", "Deployment", name=name_of(service, process), component=process.name

@@ -1,4 +1,4 @@
-"""Everything a resource wants to exist in Kubernetes."""
+"""All children that a resource wants in Kubernetes."""
 
 from collections.abc import Iterator
 
@@ -38,27 +38,27 @@ from orderservice_operator.resource.spec import OrderService
 
 
 def desired(service: OrderService, context: Context) -> list[Manifest]:
-    """Return the children, in the order in which they are of use to each other."""
+    """Return the children, in the order in which they need each other."""
     children = _children(service, context)
     return [inherited(service, child) for child in children if child is not None]
 
 
 def missing(service: OrderService, context: Context) -> tuple[str, ...]:
-    """Return, for people, the kinds that are wanted by name and that this cluster does not have."""
+    """Return texts about the kinds that are Enabled but that this cluster does not have."""
     observed = service.spec.observability
     fields = {
         SERVICE_MONITOR: ("serviceMonitor", observed.service_monitor),
         PROMETHEUS_RULE: ("prometheusRule", observed.prometheus_rule),
     }
     return tuple(
-        f"spec.observability.{field} is Enabled, and this cluster has no {kind}"
+        f"spec.observability.{field} is Enabled, but this cluster has no {kind}"
         for kind, (field, presence) in fields.items()
         if presence == "Enabled" and kind not in context.kinds
     )
 
 
 def scaled(service: OrderService, choice: Choice) -> frozenset[str]:
-    """Return the processes whose number of pods is not the operator's to write."""
+    """Return the processes whose number of pods the operator must not write."""
     of_api = {API.name} if service.spec.api.autoscaling else set()
     return frozenset(of_api | ({WORKER.name} if choice.provider else set()))
 
@@ -78,7 +78,9 @@ def _children(service: OrderService, context: Context) -> Iterator[Manifest | No
         yield config_map(service, process)
         workload = deployment(service, process, context, scaled=by_others, revision=revision)
         waits = process is WORKER and service.spec.worker.autoscaling is not None and not by_others
-        if waits and context.workers:  # its scaler does not exist yet: keep what the load needed
+        if (
+            waits and context.workers
+        ):  # its scaler does not exist yet: keep the number that the load needed
             workload["spec"]["replicas"] = context.workers
         yield workload
         yield disruption_budget(service, process)

@@ -13,7 +13,7 @@ def disruption_budget(service: OrderService, process: Process) -> Manifest | Non
         return None
     if budget.min_available is None:
         limit = {"maxUnavailable": budget.max_unavailable or 1}
-    else:  # at least one pod may always go, or nodes could never be drained
+    else:  # at least one pod may always be evicted, or nodes could never be drained
         limit = {"minAvailable": min(budget.min_available, replicas - 1)}
     manifest = child(
         service,
@@ -24,7 +24,7 @@ def disruption_budget(service: OrderService, process: Process) -> Manifest | Non
     )
     manifest["spec"] = {
         "selector": {"matchLabels": selector(service, process.name)},
-        # A pod that is not ready anyway must not keep a node from being drained.
+        # A pod that is not ready must not block draining a node.
         "unhealthyPodEvictionPolicy": budget.unhealthy_pod_eviction_policy,
         **limit,
     }

@@ -31,7 +31,7 @@ _PROTOCOL_PORTS = {"http": 80, "https": 443}
 
 
 def settings(service: OrderService, process: Process) -> Variables:
-    """Return what is no secret; the keys are sorted."""
+    """Return the settings that are not secret; the keys are sorted."""
     variables = _telemetry(service, process) | {
         "ORDERS_ADMIN_PORT": str(process.admin_port),
         "ORDERS_DATABASE_POOL_SIZE": str(service.spec.database.pool_size),
@@ -84,7 +84,7 @@ def _api(service: OrderService) -> Variables:
 
 
 def _policies(service: OrderService) -> Variables:
-    """Name the policies where there are some: none must replace nobody's pods."""
+    """Set the policies only if there are any, so that an upgrade replaces no pods."""
     policies = [msgspec.structs.asdict(policy) for policy in service.spec.rate_limit.policies]
     if not policies:
         return {}
@@ -95,7 +95,7 @@ def _policies(service: OrderService) -> Variables:
 
 
 def _cancellation(service: OrderService) -> Variables:
-    """Name the window only where it differs: its default must replace nobody's pods."""
+    """Set the window only if it is not the default, so that an upgrade replaces no pods."""
     cancellation = service.spec.cancellation
     if cancellation == Cancellation():
         return {}
@@ -128,7 +128,7 @@ def _worker(service: OrderService) -> Variables:
 
 
 def _notifier(service: OrderService) -> Variables:
-    # Named only where it differs: the default must replace nobody's pods.
+    # Set only if it is not the default, so that an upgrade replaces no pods.
     private = {"ORDERS_NOTIFICATION_ALLOW_PRIVATE": "true"}
     return {
         **(private if service.spec.notifier.allow_private_receiver else {}),
@@ -156,12 +156,12 @@ def migration_entries(service: OrderService) -> set[tuple[str, str]]:
 
 
 def optional_entries(service: OrderService, component: str) -> set[tuple[str, str]]:
-    """Return the entries of Secrets that variables of podTemplate read if they are there."""
+    """Return the optional entries of Secrets that variables of podTemplate read."""
     return _template_entries(service, component, optional=True)
 
 
 def _further_entries(service: OrderService, component: str) -> set[tuple[str, str]]:
-    """Return the bundle of authorities and what variables of podTemplate cannot do without."""
+    """Return the bundle of authorities and the entries that variables of podTemplate need."""
     needed = _template_entries(service, component, optional=False)
     return authorities.entries(service) | needed
 
@@ -177,7 +177,7 @@ def _template_entries(
 
 
 def database(service: OrderService, component: str) -> Database | DatabaseCredentials:
-    """Return where the URLs of a component are: its own section, or spec.database."""
+    """Return the section with the URLs of a component: its own, or spec.database."""
     spec = service.spec
     own: dict[str, DatabaseCredentials | None] = {
         "api": spec.api.database,
@@ -288,7 +288,7 @@ def outgoing_ports(service: OrderService, process: Process) -> list[int]:
             url_port(spec.upstreams.inventory.url),
             url_port(spec.upstreams.payment.url),
         },
-        # Where webhooks go is in a Secret: the ports of the web and of most services in a cluster.
+        # The webhook URL is in a Secret, so these are the usual ports of the web and of services.
         NOTIFIER.name: {spec.messaging.port, 80, 443, 8080, 8443},
     }[process.name]
     if process is API and spec.auth.jwks_url:

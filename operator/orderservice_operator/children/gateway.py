@@ -1,4 +1,4 @@
-"""The gateway: nginx beside the api in its pods, and the only one that may talk to it."""
+"""The gateway: nginx in the api's pods; only it may connect to the api."""
 
 from typing import Final
 
@@ -38,9 +38,9 @@ _RESOURCES: Final = Resources(
 
 
 def gateway(service: OrderService) -> Manifest:
-    """Return the container. Its probes are about nginx: whether the api works, the api says.
+    """Return the container. Its probes are about nginx; the api has its own.
 
-    Its parent is asked, on the admin port: clients can take all connections of the public one.
+    They use the admin port, because clients can take all connections of the public one.
     """
     resources = resources_over(_RESOURCES, service.spec.api.gateway.resources)
     base = container(service, NAME, _COMMAND, resources, component=API.name)
@@ -78,7 +78,7 @@ def _settings(service: OrderService) -> list[Manifest]:
 
 
 def scheme(service: OrderService) -> str:
-    """Return what is spoken with clients, which is also the name of the port."""
+    """Return the protocol for clients, which is also the name of the port."""
     return "http" if service.spec.api.gateway.tls_secret_ref is None else "https"
 
 
@@ -95,7 +95,7 @@ def service_port(service: OrderService) -> int:
 def tls_volumes(service: OrderService) -> list[Manifest]:
     """Return the volume of the certificate, if there is one.
 
-    Its entries are in no digest: the gateway follows a renewal, and no pod has to be replaced.
+    Its entries are in no digest: the gateway reloads a renewed certificate, so no pod is replaced.
     """
     secret = service.spec.api.gateway.tls_secret_ref
     if secret is None:
@@ -105,7 +105,7 @@ def tls_volumes(service: OrderService) -> list[Manifest]:
 
 
 def _in_flight(service: OrderService) -> int:
-    """Return the requests an api may have at once: sixteen per process, or two per thread."""
+    """Return the most concurrent requests of an api: sixteen per process, or two per thread."""
     api = service.spec.api
     queued = 2 * _THREADS if api.worker_class == "gthread" else 16
     return max(_LEAST_IN_FLIGHT, queued * api.workers)

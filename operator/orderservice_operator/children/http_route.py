@@ -30,7 +30,7 @@ def http_route(service: OrderService, context: Context) -> Manifest | None:
 
 
 def missing_kind(service: OrderService, context: Context) -> str:
-    """Return what people have to know when the route cannot be made; empty: it can."""
+    """Return a text on why the route cannot be created; empty: it can."""
     if service.spec.api.http_route is None or HTTP_ROUTE in context.kinds:
         return ""
-    return "HTTPRoute: this cluster does not know gateway.networking.k8s.io/v1"
+    return "HTTPRoute: this cluster does not have gateway.networking.k8s.io/v1"

@@ -1,4 +1,4 @@
-"""The kinds of children, and where the API server has them."""
+"""The kinds of children, and their paths at the API server."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Manifests as they go to the API server, and the few things all of them share."""
+"""Manifests for the API server, and what all of them share."""
 
 import hashlib
 from typing import Any, Final
@@ -11,13 +11,13 @@ Manifest = dict[str, Any]
 
 OWNER_LABEL: Final = f"{GROUP}/orderservice"
 COMPONENT_LABEL: Final = "app.kubernetes.io/component"
-# What was applied last, so that a field which is no longer wanted is noticed on the next look.
+# Hash of the last applied manifest, to detect fields that are no longer wanted.
 APPLIED_ANNOTATION: Final = f"{GROUP}/applied"
-# Which revision a Deployment was given.
+# Revision of a Deployment.
 REVISION_ANNOTATION: Final = f"{GROUP}/revision"
-# Of the contents of the Secrets that a pod reads: another content, other pods.
+# Digest of the Secrets that a pod reads: if it changes, the pods are replaced.
 SECRETS_ANNOTATION: Final = f"{GROUP}/secrets"
-# Generation of the resource that a Job was made for.
+# Generation of the resource that a Job was created for.
 GENERATION_ANNOTATION: Final = f"{GROUP}/generation"
 _DIGEST_CHARACTERS: Final = 10
 
@@ -34,7 +34,7 @@ class Reference(msgspec.Struct, frozen=True, gc=False):
 
 
 def reference(manifest: Manifest) -> Reference:
-    """Return what names an object."""
+    """Return the reference of an object."""
     return Reference(manifest["apiVersion"], manifest["kind"], manifest["metadata"]["name"])
 
 
@@ -68,7 +68,7 @@ def child(
     name: str,
     component: str | None = None,
 ) -> Manifest:
-    """Begin a child: names, labels and owner; the caller adds the rest."""
+    """Return the start of a child: names, labels and owner; the caller adds the rest."""
     metadata: Manifest = {
         "name": name,
         "namespace": service.metadata.namespace,
@@ -93,7 +93,7 @@ def inherited(service: OrderService, manifest: Manifest) -> Manifest:
 def owner_name(manifest: Manifest) -> str:
     """Return the name of the OrderService that an object belongs to, or an empty text.
 
-    Its owner reference counts; the label only where there is none, as people edit labels.
+    Its owner reference counts. The label counts only without one, because people edit labels.
     """
     metadata = manifest["metadata"]
     for owner in metadata.get("ownerReferences") or []:
@@ -103,7 +103,7 @@ def owner_name(manifest: Manifest) -> str:
 
 
 def owner_reference(service: OrderService) -> Manifest:
-    """Return the reference by which the garbage collector takes children away with the owner."""
+    """Return the reference by which the garbage collector deletes children with their owner."""
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": KIND,

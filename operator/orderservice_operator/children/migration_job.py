@@ -31,8 +31,8 @@ def job_name(service: OrderService) -> str:
 def migration_job(service: OrderService, secrets: str = "") -> Manifest:
     """Return the Job. A Job cannot be changed: one that exists is left as it is.
 
-    One that failed is made anew for the next generation of the spec, and when what it reads from
-    its Secret (`secrets` is a digest) is something else.
+    A failed one is created again for the next generation of the spec, or when the Secret that it
+    reads changes (`secrets` is a digest).
     """
     limits = service.spec.migrations
     manifest = child(service, "batch/v1", "Job", name=job_name(service), component=COMPONENT)

@@ -17,23 +17,23 @@ from orderservice_operator.resource.spec import OrderService
 def default_deny(service: OrderService) -> Manifest:
     """Return the policy that denies all pods of the service everything but DNS.
 
-    Its name has a suffix, or it were that of the worker's policy of a resource of a shorter name.
+    Its name has a suffix, so that it cannot equal another resource's name for its worker policy.
     """
     name = f"{service.metadata.name}-default-deny"
     policy = child(service, "networking.k8s.io/v1", "NetworkPolicy", name=name)
     policy["spec"] = {
         "podSelector": {"matchLabels": selector(service)},
         "policyTypes": ["Ingress", "Egress"],
-        "ingress": [],  # said, so that a rule added by hand is noticed
+        "ingress": [],  # explicit, so that a rule added by hand is detected
         "egress": [_dns(service)],
     }
     return policy
 
 
 def network_policy(service: OrderService, process: Process, context: Context) -> Manifest:
-    """Return the flows of a process: by port, because where servers are is in Secrets.
+    """Return the flows of a process: by port, because the servers' addresses are in Secrets.
 
-    While pods of the version before may run, their flows are let through too.
+    While pods of the previous version may run, their flows are allowed too.
     """
     versions = [service] + ([context.before] if context.before else [])
     ports = {port for version in versions for port in environment.outgoing_ports(version, process)}
@@ -64,7 +64,7 @@ def _dns(service: OrderService) -> Manifest:
 
 
 def _outgoing(service: OrderService, ports: Iterable[int]) -> Manifest:
-    """Return the rule for what a pod connects to: those ports, anywhere or where it is allowed."""
+    """Return the egress rule: these ports, to anywhere or to the allowed peers."""
     rule: Manifest = {"ports": [_tcp(port) for port in ports]}
     if peers := service.spec.network_policy.egress_to:
         rule["to"] = [_peer(peer) for peer in peers]

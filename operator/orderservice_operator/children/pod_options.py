@@ -1,7 +1,7 @@
-"""What a resource adds to the pods of one process: spec.podTemplate with the process's own over it.
+"""Additions to the pods of one process: spec.podTemplate, overridden by the process's own.
 
-Maps are merged by key, lists whose items have a key by that key: an item takes the place of the one
-with the same key. Any other list, and any scalar, is replaced by one that is given.
+Maps are merged by key. Lists whose items have a key are merged by that key: an item replaces the
+one with the same key. Any other list, and any scalar, is replaced.
 """
 
 from collections.abc import Callable, Mapping
@@ -53,7 +53,7 @@ def of_process(service: OrderService, component: str) -> PodTemplate:
 
 
 def are_passed_on(service: OrderService) -> bool:
-    """Return whether pods have parts that only the API server can check."""
+    """Tell whether pods have parts that only the API server can check."""
     spec = service.spec
     sections = (spec.api, spec.relay, spec.worker, spec.notifier)
     templates = [spec.pod_template, *(section.pod_template for section in sections)]
@@ -80,7 +80,7 @@ def _merged(name: str, base: Any, own: Any) -> Any:
 
 
 def pod_members(service: OrderService, component: str) -> Manifest:
-    """Return the members of a PodSpec that the resource gives; containers are not among them."""
+    """Return the members of a PodSpec that the resource sets, without containers."""
     options = of_process(service, component)
     members: Manifest = {
         "nodeSelector": options.node_selector,
@@ -122,7 +122,7 @@ def _over_the_process(service: OrderService, component: str, constraint: Manifes
 
 
 def mounts(options: PodTemplate) -> list[Manifest]:
-    """Return the mounts that every container of the operator's gets."""
+    """Return the mounts that the operator's own containers get."""
     volume_mounts: list[Manifest] = plain(options.volume_mounts)
     return volume_mounts
 

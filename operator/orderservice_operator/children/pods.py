@@ -19,7 +19,7 @@ from orderservice_operator.children.processes import PRE_STOP_S, Process, sectio
 from orderservice_operator.resource.pods import PodTemplate
 from orderservice_operator.resource.spec import OrderService
 
-_USER_ID: Final = 10001  # any but root; the image works under each
+_USER_ID: Final = 10001  # any user but root works with the image
 _TMP_BYTES: Final = "64Mi"
 
 
@@ -56,7 +56,7 @@ def pod_metadata(service: OrderService, component: str) -> Manifest:
 def pod_spec(
     service: OrderService, component: str, containers: list[Manifest], empty: Sequence[str] = (TMP,)
 ) -> Manifest:
-    """Return the spec of a component's pods; `empty` are the volumes that begin empty."""
+    """Return the spec of a component's pods; `empty` are the volumes that start empty."""
     options = pod_options.of_process(service, component)
     spec: Manifest = {
         "serviceAccountName": service.metadata.name,
@@ -74,7 +74,7 @@ def pod_spec(
 
 
 def _security_context(options: PodTemplate) -> Manifest:
-    """Return the pod's security context; what is given leaves users and groups to the cluster."""
+    """Return the pod's security context; a given one leaves users and groups to the cluster."""
     restricted = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     if options.security_context is None:
         users = {"runAsUser": _USER_ID, "runAsGroup": _USER_ID, "fsGroup": _USER_ID}
@@ -111,7 +111,7 @@ def _probe(path: str, *, period_s: int, failures: int) -> Manifest:
 
 
 def _spread(service: OrderService, process: Process) -> list[Manifest]:
-    """Spread over zones and nodes, but rather run together than not at all."""
+    """Spread pods over zones and nodes if possible; never leave one unscheduled for it."""
     return [
         {
             "maxSkew": 1,

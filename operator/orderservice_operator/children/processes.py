@@ -8,7 +8,7 @@ from orderservice_operator.resource.schema_types import Amounts, Resources
 from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.resource.workloads import Api, Notifier, Relay, Worker
 
-# The gateway beside the api is the only one that may talk to it, so the api is on the loopback.
+# Only the gateway in the same pod may connect to the api, so the api listens on the loopback.
 GATEWAY_PORT: Final = 8080
 GATEWAY_TLS_PORT: Final = 8443
 GATEWAY_ADMIN_PORT: Final = 8086
@@ -24,7 +24,7 @@ _MARGIN_S: Final = 10  # a guess: closing connections and flushing spans after t
 class Process(msgspec.Struct, frozen=True):
     """One process of the image.
 
-    `drain_s` is how long it may take to finish what it has begun once it is told to end.
+    `drain_s` is the time to finish work in progress at shutdown.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Process(msgspec.Struct, frozen=True):
 
     @property
     def grace_period_s(self) -> int:
-        """How long Kubernetes waits before it kills: longer than everything it waits for."""
+        """How long Kubernetes waits before it kills the pod: longer than all drains."""
         return (PRE_STOP_S if self.serves else 0) + self.drain_s + _MARGIN_S
 
 

@@ -10,7 +10,7 @@ from orderservice_operator.resource.spec import OrderService
 
 
 def prometheus_rule(service: OrderService, context: Context) -> Manifest | None:
-    """Return the rules, or None when they are not wanted or the kind is not known here."""
+    """Return the rules, or None if they are not wanted or this cluster lacks the kind."""
     if service.spec.observability.prometheus_rule == "Disabled":
         return None
     if PROMETHEUS_RULE not in context.kinds:

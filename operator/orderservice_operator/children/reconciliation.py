@@ -14,14 +14,14 @@ COMPONENT: Final = "reconcile"
 _RESOURCES: Final = Resources(
     requests=Amounts(cpu="100m", memory="96Mi"), limits=Amounts(memory="384Mi")
 )
-# A run that could not start in time is left out: the next one covers it.
+# A run that cannot start in time is skipped: the next one covers it.
 _START_WITHIN_S: Final = 120
 
 
 def reconciliation(service: OrderService, context: Context) -> Manifest | None:
     """Return the CronJob; None without a schedule. A run that finds violations counts as failed.
 
-    It is suspended until the schema is there.
+    It is suspended until the schema is migrated.
     """
     options = service.spec.reconciliation
     if options.schedule is None:
@@ -38,7 +38,7 @@ def reconciliation(service: OrderService, context: Context) -> Manifest | None:
         "jobTemplate": {
             "metadata": {"labels": labels(service, COMPONENT)},
             "spec": {
-                # What a run did not do, the next one does.
+                # The next run continues where this one stopped.
                 "backoffLimit": 0,
                 "activeDeadlineSeconds": options.active_deadline_seconds,
                 "template": {

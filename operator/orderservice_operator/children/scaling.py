@@ -39,7 +39,7 @@ def needs_operator(service: OrderService, kinds: frozenset[str]) -> bool:
 
 
 def metric_labels(service: OrderService) -> dict[str, str]:
-    """Return the labels of the metric of one resource: names that Prometheus allows, too."""
+    """Return the labels of the metric of one resource; Prometheus allows the names too."""
     return {"orderservice": service.metadata.name, "queue": QUEUE}
 
 
@@ -62,7 +62,7 @@ def _keda_that_trusts(service: OrderService, context: Context) -> Choice:
     choice = _keda(service, context)
     if choice.provider and _is_private(service):
         message = (
-            "KEDA does not get caBundleSecretRef: have KEDA's operator trust the authority, then "
+            "KEDA cannot use caBundleSecretRef: make KEDA's operator trust the authority, then "
             "set provider: KEDA"
         )
         return Choice(None, "NotTrusted", message)
@@ -81,7 +81,7 @@ def _keda(service: OrderService, context: Context) -> Choice:
     if messaging.management_url and messaging.management_secret_ref:
         message = "KEDA scales: it is installed"
         if _is_private(service):
-            message += "; its operator has to trust the authority of messaging.managementUrl"
+            message += "; its operator must trust the authority of messaging.managementUrl"
         return Choice("KEDA", "KEDA", message)
     message = "KEDA needs messaging.managementUrl and managementSecretRef to count messages"
     return Choice(None, "NoManagementUser", message)
@@ -90,7 +90,7 @@ def _keda(service: OrderService, context: Context) -> Choice:
 def _external(_service: OrderService, context: Context) -> Choice:
     metrics = context.metrics
     if metrics.held_by != "other":
-        return Choice(None, "NoExternalMetrics", "no other server has external metrics")
+        return Choice(None, "NoExternalMetrics", "no other server serves external metrics")
     if metrics.answers:
         return Choice("External", "External", f"the HPA asks {metrics.server}")
     message = f"{metrics.server} serves external metrics but has no {QUEUE_METRIC} for this"
@@ -105,6 +105,6 @@ def _builtin(service: OrderService, context: Context) -> Choice:
         message = f"external metrics are served by {context.metrics.server}, which is left alone"
         return Choice(None, "HeldByOther", message)
     if service.spec.messaging.management_url is None:
-        message = "the operator counts messages by messaging.managementUrl, which is not set"
+        message = "the operator needs messaging.managementUrl to count messages"
         return Choice(None, "NoManagementUrl", message)
     return Choice("Builtin", "Builtin", "the HPA asks this operator")

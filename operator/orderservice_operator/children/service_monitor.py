@@ -8,12 +8,12 @@ from orderservice_operator.children.kinds import SERVICE_MONITOR
 from orderservice_operator.children.manifest import COMPONENT_LABEL, Manifest, child, selector
 from orderservice_operator.resource.spec import OrderService
 
-# How Prometheus writes the pod's label; rules and dashboards know it as `component`.
+# Prometheus' name for the pod's label; rules and dashboards call it `component`.
 _META = "__meta_kubernetes_pod_label_" + re.sub(r"\W", "_", COMPONENT_LABEL)
 
 
 def service_monitor(service: OrderService, context: Context) -> Manifest | None:
-    """Return how Prometheus finds the pods, or None when it is not wanted or not known here."""
+    """Return the monitor, or None if it is not wanted or this cluster lacks the kind."""
     if service.spec.observability.service_monitor == "Disabled":
         return None
     if SERVICE_MONITOR not in context.kinds:

@@ -31,7 +31,7 @@ def api_service(service: OrderService) -> Manifest:
 
 
 def _families(service: OrderService) -> Manifest:
-    """Return the IP families of a Service, if they are not the cluster's to choose."""
+    """Return the IP families of a Service, unless the cluster chooses them."""
     options = service.spec.api.service
     families = {"ipFamilyPolicy": options.ip_family_policy, "ipFamilies": options.ip_families}
     return {name: value for name, value in families.items() if value}

@@ -1,4 +1,4 @@
-"""What has to exist in RabbitMQ for a resource."""
+"""The topology of a resource in RabbitMQ."""
 
 from orderservice_operator.resource.spec import OrderService
 from orderservice_topology import topology

@@ -27,13 +27,13 @@ from orderservice_operator.errors import (
     Transient,
 )
 
-# A busy API server may take a while, but not this long.
+# A guess: longer than a busy API server takes.
 _REQUEST: Final = aiohttp.ClientTimeout(total=30, sock_connect=10)
 # A watch that is silent for longer is dead: the API server sends a bookmark each minute.
 SILENCE_S: Final = 75.0
 _WATCH_S: Final = 290
 _PAGE: Final = 200
-_FORBIDDEN_WAIT_S: Final = 15.0  # a role is mended by people, a namespace ends in seconds
+_FORBIDDEN_WAIT_S: Final = 15.0  # a person must correct a role; a namespace ends within seconds
 _ERRORS: Final[dict[int, type[OperatorError]]] = {404: NotFound, 409: Conflict, 410: Gone}
 
 _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -42,17 +42,18 @@ Parameters = Mapping[str, str]
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Some objects of a kind; all pages of a listing are of one place in history."""
+    """Some objects of a kind; all pages of a listing have the same version."""
 
     version: str
     items: list[Manifest]
 
 
 class Client:
-    """A session with the API server; `count` hears the method of every request.
+    """A session with the API server; `count` is called with the method of every request.
 
-    Every error is one of `errors`. A watch that is silent for `silence_s` counts as dead. A call
-    that the server asks to come back later does so within `patience_s`: a person has no queue.
+    Every error is one of `errors`. A watch that is silent for `silence_s` counts as dead. If the
+    server asks for a retry later, a call retries within `patience_s`, because a person has no
+    queue.
     """
 
     def __init__(
@@ -66,10 +67,10 @@ class Client:
         self._watch = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence_s)
         connector = aiohttp.TCPConnector(ssl=credentials.ssl_context(), limit=32)
         self._session = aiohttp.ClientSession(connector=connector)
-        self._server_time: tuple[datetime, float] | None = None  # and when it was heard
+        self._server_time: tuple[datetime, float] | None = None  # and when it arrived
 
     def now(self) -> datetime:
-        """Return the API server's time, as its last answer said: our own clock may differ."""
+        """Return the API server's time from its last answer: our own clock may differ."""
         if self._server_time is None:
             return datetime.now(UTC)
         server_time, heard_at = self._server_time
@@ -92,7 +93,7 @@ class Client:
         force: bool = True,
         dry_run: bool = False,
     ) -> Manifest:
-        """Apply what `manager` wants; without `force` another's field raises Conflict."""
+        """Apply as `manager`; without `force`, another manager's field raises Conflict."""
         parameters = {"fieldManager": manager, "force": "true" if force else "false"}
         return await self._call(
             "PATCH", path, parameters | _dry(dry_run), manifest, "application/apply-patch+yaml"
@@ -101,20 +102,20 @@ class Client:
     async def merge(
         self, path: str, change: Manifest, manager: str, *, dry_run: bool = False
     ) -> Manifest:
-        """Change members of an object, as `kubectl edit` does; None takes one away."""
+        """Change members of an object, as `kubectl edit` does; None removes one."""
         parameters = {"fieldManager": manager} | _dry(dry_run)
         return await self._call("PATCH", path, parameters, change, "application/merge-patch+json")
 
     async def create(self, path: str, manifest: Manifest) -> Manifest:
-        """Make an object in a collection."""
+        """Create an object in a collection."""
         return await self._call("POST", path, {}, manifest, "application/json")
 
     async def replace(self, path: str, manifest: Manifest) -> Manifest:
-        """Replace an object. Raises Conflict when it is no longer at the version given."""
+        """Replace an object. Raises Conflict if it no longer has the given version."""
         return await self._call("PUT", path, {}, manifest, "application/json")
 
     async def delete(self, path: str, uid: str | None = None) -> None:
-        """Delete an object (that one, if `uid` is given); none there is fine."""
+        """Delete an object (only that one, if `uid` is given); it may be absent."""
         body: Manifest = {"propagationPolicy": "Background"}
         if uid:
             body["preconditions"] = {"uid": uid}
@@ -139,7 +140,7 @@ class Client:
     ) -> AsyncIterator[Manifest]:
         """Yield events after `version` until the server ends the watch. Raises Gone.
 
-        Without a version the events begin with one for each object there is.
+        Without a version the events start with one for each existing object.
         """
         parameters = {
             "watch": "true",
@@ -204,7 +205,7 @@ class Client:
             ) as answer:
                 self._note_time(answer.headers.get("Date", ""))
                 if answer.status == 401 and self._credentials.renewed(identity):
-                    raise Transient("the token has ended; there is a new one")
+                    raise Transient("the token has expired; there is a new one")
                 if answer.status >= 400:
                     raise _error(answer.status, await _status(answer), answer.headers)
                 yield answer
@@ -225,7 +226,7 @@ def _dry(dry_run: bool) -> dict[str, str]:  # noqa: FBT001 one word, one meaning
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Yield whole lines; the reader's own limit of a line is shorter than an object may be."""
+    """Yield whole lines; an object may be longer than the reader's own limit."""
     rest = b""
     async for chunk in content.iter_any():
         *complete, rest = (rest + chunk).split(b"\n")

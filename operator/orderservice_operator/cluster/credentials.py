@@ -1,4 +1,4 @@
-"""Who the operator is to the API server: kopf finds out, as it does for itself."""
+"""The operator's credentials for the API server, found by kopf's own log-ins."""
 
 import ssl
 import time
@@ -14,7 +14,7 @@ _REREAD_S: Final = 60.0
 
 
 class Login(Protocol):
-    """One of kopf's ways to find an API server; None where it does not apply."""
+    """One of kopf's log-ins; None if it does not apply."""
 
     def __call__(self, *, settings: kopf.OperatorSettings) -> kopf.ConnectionInfo | None:
         """Return the address and the credentials of the API server."""
@@ -38,7 +38,7 @@ class Credentials:
 
     @property
     def namespace(self) -> str:
-        """The namespace that is meant where none is named."""
+        """The default namespace."""
         return self._info.default_namespace or "default"
 
     def headers(self) -> dict[str, str]:
@@ -48,7 +48,7 @@ class Credentials:
         return self._info.as_http_headers()
 
     def renewed(self, refused: dict[str, str]) -> bool:
-        """Read again, and tell whether the credentials differ from the refused ones."""
+        """Read the credentials again; tell whether they differ from the refused ones."""
         self._info, self._read_at = self._read(), time.monotonic()
         return self._info.as_http_headers() != refused
 

@@ -1,4 +1,4 @@
-"""Which optional kinds this cluster has: they may come and go while the operator runs."""
+"""The optional kinds that this cluster has; they may change while the operator runs."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,13 +23,13 @@ class Discovery:
         self.kinds: frozenset[str] = frozenset()
 
     async def begin(self) -> None:
-        """Start with the kinds every cluster has, and look for the others once."""
+        """Start with the kinds that every cluster has, and look for the others once."""
         for kind in ALWAYS:
             self._appeared(kind)
         await self.refresh()
 
     async def run(self, every_s: float, changed: Callable[[], None]) -> None:
-        """Look again for ever."""
+        """Check at every interval, for ever."""
         while True:
             await asyncio.sleep(every_s)
             try:

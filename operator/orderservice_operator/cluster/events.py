@@ -1,4 +1,4 @@
-"""Events on resources, for people: the same one at most once in a while."""
+"""Events on resources, for people; equal ones are written only once per interval."""
 
 import time
 from datetime import UTC, datetime
@@ -12,13 +12,13 @@ from orderservice_operator.errors import OperatorError
 from orderservice_operator.resource.decoding import Invalid
 from orderservice_operator.resource.spec import GROUP, KIND, VERSION, OrderService
 
-_REPEAT_S: Final = 600.0  # a guess: more often nobody wants to read the same
+_REPEAT_S: Final = 600.0  # a guess: nobody wants to read the same text more often
 _REMEMBERED: Final = 10_000
 _log = structlog.get_logger(__name__)
 
 
 class Recorder:
-    """Writes Events. One that cannot be written is logged and forgotten."""
+    """Writes Events. An Event that cannot be written is logged and dropped."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -31,7 +31,7 @@ class Recorder:
         reason: str,
         message: str,
     ) -> None:
-        """Write an Event about a resource, unless the same was written a short while ago."""
+        """Write an Event about a resource, unless the same one was written recently."""
         key = digest([service.metadata.uid, reason, message])
         now = time.monotonic()
         if now - self._written_at.get(key, -_REPEAT_S) < _REPEAT_S:

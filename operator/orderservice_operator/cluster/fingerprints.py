@@ -1,7 +1,7 @@
 """Digests of what pods read from Secrets: their pods are replaced when one changes.
 
-Secrets may be read by name, so they are read again once in a while; and at once when somebody who
-may watch them has seen another version.
+Secrets may be read by name only, so they are read again periodically, and at once if a watch of
+their metadata reports another version.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from orderservice_operator.resource.key import Key
 from orderservice_operator.resource.spec import OrderService
 
 Entries = Mapping[str, str]
-# Of the default period, one in 1.5 s: however many resources there are, the API server is asked
-# less than once a second.
+# By default one in 1.5 s: the API server gets less than one request a second, for any number of
+# resources.
 _IN_A_PERIOD: Final = 20
 _NONE: Final[Entries] = {}
 # A Secret that pods wait for is read this often while somebody asks for it.
@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 
 class SecretDigests(msgspec.Struct, frozen=True):
-    """Digests of the entries of one Secret in a version, as they were at a moment."""
+    """Digests of the entries of one version of a Secret."""
 
     at: float
     entries: Entries
@@ -40,9 +40,10 @@ class SecretDigests(msgspec.Struct, frozen=True):
 
 
 class Fingerprints:
-    """Reads each Secret when it is first needed, and then one after the other for ever.
+    """Reads each Secret when it is first needed, then all of them in turn.
 
-    Each is read every `period_s`; more than 20 take as much longer. Nothing but digests is kept.
+    Each is read every `period_s`; with more than 20 it takes proportionally longer. Only digests
+    are kept.
     """
 
     def __init__(self, client: Client, period_s: float) -> None:
@@ -50,14 +51,14 @@ class Fingerprints:
         self._read: dict[Key, SecretDigests] = {}  # in the order of reading
         self._uses: dict[Key, frozenset[Key]] = {}
         self._changed: set[Key] = set()  # since they were read
-        self._meanwhile: dict[Key, str] = {}  # versions seen while a Secret is read the first time
+        self._meanwhile: dict[Key, str] = {}  # versions seen during the first read of a Secret
         self._news = asyncio.Event()
 
     async def of(self, service: OrderService) -> dict[str, str]:
-        """Return a digest for each process, but for those that lack an entry. Raises Transient.
+        """Return a digest for each process that lacks no entry. Raises Transient.
 
-        It is salted with the resource: the same password elsewhere looks different. An optional
-        entry is in it while it is there.
+        It is salted with the resource, so that the same password elsewhere looks different. It
+        includes an optional entry while that exists.
         """
         used, optional = _used(service), _optional(service)
         all_entries = [*used.values(), *optional.values()]
@@ -89,7 +90,7 @@ class Fingerprints:
         }
 
     def missing(self, service: OrderService) -> tuple[str, ...]:
-        """Return, for people, the entries that pods need and that were not there when last read."""
+        """Return texts about the entries that pods need and that the last read did not find."""
         namespace = service.metadata.namespace
         needed = {entry for entries in _used(service).values() for entry in entries}
         return tuple(
@@ -100,11 +101,11 @@ class Fingerprints:
         )
 
     def forget(self, resource: Key) -> None:
-        """Read no more for a resource that is gone."""
+        """Stop reading for a resource that is gone."""
         self._uses.pop(resource, None)
 
     def note_version(self, secret: Key, version: str) -> None:
-        """Have a Secret read at once if it is not in the version that was read."""
+        """Read a Secret at once if its version is not the one that was read."""
         if secret in self._meanwhile:
             self._meanwhile[secret] = version
         elif (read := self._read.get(secret)) is not None and read.version != version:
@@ -112,7 +113,7 @@ class Fingerprints:
             self._news.set()
 
     async def run(self, changed: Callable[[Key], None]) -> None:
-        """Read again for ever; `changed` is told of resources that use what changed."""
+        """Read for ever; `changed` is called for resources that use a changed Secret."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._period_s / _IN_A_PERIOD):
@@ -135,19 +136,19 @@ class Fingerprints:
         if not users:
             self._read.pop(secret, None)
             return ()
-        read = self._read[secret]  # stands meanwhile: nobody reads it beside us
+        read = self._read[secret]  # stays meanwhile, so that nothing else reads it
         after = read
         try:
             after = await self._fetched(secret)
-        except OperatorError as error:  # its turn comes again; the others' come first
+        except OperatorError as error:  # it gets another turn, after the others
             after = SecretDigests(time.monotonic(), read.entries, read.version)
             _log.warning("secret.unread", secret=str(secret), error=str(error))
-        del self._read[secret]  # to the end of the turn
+        del self._read[secret]  # to the end of the line
         self._read[secret] = after
         return users if after.entries != read.entries else ()
 
     async def _known(self, secret: Key, keys: Collection[str]) -> Entries:
-        """Return the entries; one that lacks a key is read again soon."""
+        """Return the entries; a Secret that lacks a key is read again soon."""
         if (read := self._read.get(secret)) is not None:
             lacking = any(key not in read.entries for key in keys)
             if not lacking or time.monotonic() - read.at < _LACKING_S:
@@ -173,7 +174,7 @@ class Fingerprints:
 
 
 def _used(service: OrderService) -> dict[str, list[tuple[str, str]]]:
-    """Return the Secrets and entries that each process and the migration read."""
+    """Return the Secrets and entries that each process and the migration need."""
     used = {
         process.name: sorted(environment.secret_entries(service, process))
         for process in processes.ALL
@@ -182,7 +183,7 @@ def _used(service: OrderService) -> dict[str, list[tuple[str, str]]]:
 
 
 def _optional(service: OrderService) -> dict[str, list[tuple[str, str]]]:
-    """Return the entries that each process and the migration read only if they are there."""
+    """Return the optional entries that each process and the migration read."""
     return {
         component: sorted(environment.optional_entries(service, component))
         for component in (*(process.name for process in processes.ALL), MIGRATE)

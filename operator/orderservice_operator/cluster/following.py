@@ -10,8 +10,8 @@ import structlog
 from orderservice_operator.errors import Gone, OperatorError, Transient
 
 _LONGEST_WAIT_S: Final = 30.0
-_PAUSE_S: Final = 0.1  # were every watch to end at once, this is all that keeps us from hammering
-_GOOD_WHILE_S: Final = 2.0  # what worked for so long is tried again at once
+_PAUSE_S: Final = 0.1  # the only limit on requests if every watch ends immediately
+_GOOD_WHILE_S: Final = 2.0  # a watch that worked for this long is started again at once
 _log = structlog.get_logger(__name__)
 
 
@@ -29,7 +29,7 @@ async def follow_for_ever(
         except Gone:
             begin_anew()
         except OperatorError as error:
-            # Only what is listed is known to be fresh: the watch may have been deaf for long.
+            # Only a listing is known to be fresh: the watch may have missed events for long.
             begin_anew()
             failures = 1 if time.monotonic() - began_at > _GOOD_WHILE_S else failures + 1
             retry_after_s = error.after_s if isinstance(error, Transient) else 0.0

@@ -12,7 +12,7 @@ from orderservice_operator.cluster.store import Place, Store
 
 
 class Informer:
-    """Lists and watches one kind until it is cancelled: of one namespace, or (None) of all."""
+    """Lists and watches one kind until cancelled, in one namespace or (None) in all."""
 
     def __init__(
         self, client: Client, kind: Kind, store: Store, namespace: str | None = None
@@ -24,7 +24,7 @@ class Informer:
         self.heard_at = time.monotonic()
 
     async def run(self) -> None:
-        """Follow the kind for ever; what goes wrong is tried again, less and less often."""
+        """Follow the kind for ever; after failures, try again with growing delays."""
         await follow_for_ever(self.kind.name, self._follow, self._begin_anew)
 
     def _begin_anew(self) -> None:

@@ -1,4 +1,4 @@
-"""A Lease says which of several replicas works; the others only watch, ready to take over.
+"""Leader election by a Lease: one replica works; the others only watch, ready to take over.
 
 Source: https://kubernetes.io/docs/concepts/architecture/leases/
 """
@@ -17,11 +17,11 @@ from orderservice_operator.cluster.owner import Owner
 from orderservice_operator.errors import NotFound, OperatorError
 from orderservice_operator.resource.spec import GROUP
 
-# For other installations: the namespaces that the holder looks after, by comma; empty: all.
+# For other installations: the namespaces of the holder, comma-separated; empty: all.
 SCOPE_ANNOTATION: Final = f"{GROUP}/namespaces"
 DURATION_S: Final = 12.0
 _LOOK_S: Final = 2.5
-# Stop working well before another may start: its clock began when it last saw us renew.
+# Stop well before another replica may start: its clock started when it last saw us renew.
 _GIVE_UP_S: Final = 8.0
 _log = structlog.get_logger(__name__)
 
@@ -33,13 +33,13 @@ def path_of(place: str) -> str:
 
 
 def scope_of(lease: Manifest) -> str:
-    """Return the namespaces that the holder of a Lease looks after, by comma; empty: all."""
+    """Return the namespaces of the holder of a Lease, comma-separated; empty: all."""
     annotations = lease["metadata"].get("annotations") or {}
     return str(annotations.get(SCOPE_ANNOTATION, ""))
 
 
 def covers(scope: str, namespace: str) -> bool:
-    """Tell whether a scope has a namespace."""
+    """Tell whether a scope includes a namespace."""
     return not scope or namespace in scope.split(",")
 
 
@@ -53,13 +53,13 @@ class Lease:
         self._all = path_of(place).rpartition("/")[0]
         self._client, self._identity, self._owner = client, identity, owner
         self._scope = {SCOPE_ANNOTATION: scope}
-        self._mine: Manifest | None = None  # as it was answered last, while it is ours
+        self._mine: Manifest | None = None  # from the last answer, while we hold it
         self._seen = ("", "")
         self._seen_at = 0.0
         self.held = False
 
     async def acquire(self) -> None:
-        """Return once this replica is the one that works."""
+        """Return once this replica leads."""
         while not self.held:
             try:
                 self.held = await self._try()
@@ -70,7 +70,7 @@ class Lease:
         _log.info("lease.acquired", identity=self._identity)
 
     async def keep(self) -> None:
-        """Renew until it is lost; then return: whoever works has to stop at once."""
+        """Renew until the Lease is lost, then return: all work must stop at once."""
         with contextlib.suppress(TimeoutError):
             while True:
                 async with asyncio.timeout(_GIVE_UP_S):
@@ -80,7 +80,7 @@ class Lease:
         _log.error("lease.lost", identity=self._identity)
 
     async def release(self) -> None:
-        """Let another one start at once, at a clean stop."""
+        """Release the Lease at a clean stop, so that another replica starts at once."""
         if not self.held:
             return
         self.held = False
@@ -93,7 +93,7 @@ class Lease:
             _log.warning("lease.failed", error=str(error))
 
     async def _renew(self) -> bool:
-        """Wait, then renew with as many tries as needed; tell whether it is still ours."""
+        """Wait, then renew with as many tries as needed; tell whether we still hold it."""
         while True:
             await asyncio.sleep(_LOOK_S)
             try:
@@ -102,7 +102,7 @@ class Lease:
                 _log.warning("lease.failed", error=str(error))
 
     async def _try(self) -> bool:
-        """Take it or renew it. Raises Conflict if another replica was faster."""
+        """Take or renew the Lease. Raises Conflict if another replica was faster."""
         lease, self._mine = self._mine or await self._found(), None
         if lease is None:
             self._mine = await self._client.create(self._all, self._new())
@@ -123,7 +123,7 @@ class Lease:
             return None
 
     def _stale(self, spec: Manifest) -> bool:
-        """Measure with our own clock since the last change we saw: clocks of nodes differ."""
+        """Measure with our own clock since the last change that we saw: clocks of nodes differ."""
         renewal = (str(spec.get("holderIdentity")), str(spec.get("renewTime")))
         if renewal != self._seen:
             self._seen, self._seen_at = renewal, time.monotonic()

@@ -23,7 +23,7 @@ class Owner:
         self._references: list[Manifest] = []
 
     async def refresh(self) -> None:
-        """Read it. One that is absent, or may not be read, is logged and owns nothing."""
+        """Read the ClusterRole. One that is absent or may not be read owns nothing; log it."""
         if not self._name:
             return
         try:
@@ -37,11 +37,11 @@ class Owner:
         ]
 
     def owns(self, manifest: Manifest) -> bool:
-        """Tell whether an object goes with it."""
+        """Tell whether it owns an object."""
         owners = manifest["metadata"].get("ownerReferences") or []
         uids = {reference["uid"] for reference in self._references}
         return any(owner.get("uid") in uids for owner in owners)
 
     def owning(self, metadata: Manifest) -> Manifest:
-        """Return an object's metadata with the owner in it."""
+        """Return an object's metadata with this owner."""
         return metadata | ({"ownerReferences": self._references} if self._references else {})

@@ -1,7 +1,7 @@
 """Storage of live objects: as JSON, compressed with another object of the same kind.
 
-A thousand resources have twenty thousand children. As JSON they take a tenth of what Python's own
-objects take, and squeezed a tenth of that.
+A thousand resources have twenty thousand children. As JSON they take a tenth of the memory of
+Python objects, and compressed a tenth of that.
 """
 
 import zlib
@@ -11,7 +11,7 @@ import msgspec
 
 from orderservice_operator.children.manifest import Manifest
 
-# An object is a few kilobytes, and each call makes its buffers anew: larger ones gain nothing.
+# An object is a few kilobytes, and each call allocates its buffers: larger ones gain nothing.
 _WINDOW: Final = -13
 _BUFFERS: Final = 6
 _EFFORT: Final = 6
@@ -20,13 +20,13 @@ GroupVersionKind = tuple[str, str]  # `apiVersion` and `kind`, as an object name
 
 
 class Packer:
-    """The first object of each kind is the sample that the others are squeezed by."""
+    """Compresses objects, with the first object of each kind as the dictionary for the others."""
 
     def __init__(self) -> None:
         self._samples: dict[GroupVersionKind, bytes] = {}
 
     def pack(self, kind: GroupVersionKind, item: Manifest) -> bytes:
-        """Return an object as it is kept."""
+        """Return an object in its stored form."""
         encoded = msgspec.json.encode(item)
         sample = self._samples.setdefault(kind, encoded)
         compressor = zlib.compressobj(_EFFORT, zlib.DEFLATED, _WINDOW, _BUFFERS, zdict=sample)

@@ -1,6 +1,6 @@
-"""Follows the metadata of Secrets, where the operator may: what changed is read within a second.
+"""A watch of the metadata of Secrets, if the operator may: changes are read within a second.
 
-Their content is not in these events. Nothing is kept but the place in history.
+The events do not contain the content of Secrets. Only the resource version is kept.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from orderservice_operator.resource.key import Key
 
 
 class SecretWatch:
-    """Watches Secrets until it is cancelled: of one namespace, or (None) of all.
+    """Watches Secrets until cancelled, in one namespace or (None) in all.
 
-    `saw` is told the name and the version of each that is there, that changed or that is gone. All
-    are read in turn as well, so a watch that is refused costs time and nothing else.
+    `saw` is called with name and version of each Secret that exists, changed or is gone. All
+    Secrets are also read in turn, so a refused watch only costs time.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Entries of Secrets, remembered for a while so that a steady state asks for nothing."""
+"""Entries of Secrets, cached for a while so that a steady state makes no requests."""
 
 import base64
 import time
@@ -10,7 +10,9 @@ import msgspec
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.errors import NotFound, Permanent
 
-_KEPT_S: Final = 300.0  # a guess: a new password that nobody refused is used at the latest then
+_KEPT_S: Final = (
+    300.0  # a guess: the longest time until a new password is used if the old one still works
+)
 
 
 class Secret(msgspec.Struct, frozen=True):
@@ -22,7 +24,7 @@ class Secret(msgspec.Struct, frozen=True):
     data: Mapping[str, str]
 
     def entry(self, key: str) -> str:
-        """Return one entry. Raises Permanent when there is none, or no text in it."""
+        """Return one entry. Raises Permanent if it is missing or is not text."""
         if key not in self.data:
             raise Permanent(f"Secret {self.name} has no entry {key}")
         try:
@@ -39,7 +41,7 @@ class Secrets:
         self._read: dict[tuple[str, str], tuple[float, Secret]] = {}
 
     async def read(self, namespace: str, name: str) -> Secret:
-        """Return a Secret. Raises Permanent when there is none."""
+        """Return a Secret. Raises Permanent if it does not exist."""
         if (cached := self._read.get((namespace, name))) is not None:
             read_at, secret = cached
             if secret.data and time.monotonic() - read_at < _KEPT_S:

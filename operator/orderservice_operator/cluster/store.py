@@ -1,6 +1,6 @@
 """A copy of all children in this cluster, by the resource they belong to.
 
-A thousand resources have twenty thousand children: `packed` says how they are kept.
+A thousand resources have twenty thousand children: `packed` stores them.
 """
 
 import sys
@@ -23,7 +23,7 @@ class _Kept(msgspec.Struct, frozen=True, gc=False):
 
 
 class Store:
-    """The copy; `changed` is told the resource of every child that is not what it was."""
+    """The copy; `changed` is called with the resource of every child that changed."""
 
     def __init__(self, changed: Callable[[Key], None]) -> None:
         self._changed = changed
@@ -42,7 +42,7 @@ class Store:
         }
 
     def take(self, kind: GroupVersionKind, objects: Iterable[Manifest]) -> set[Place]:
-        """Take over a page of a listing; return where its objects are."""
+        """Store a page of a listing; return the keys of its objects."""
         places: set[Place] = set()
         for item in objects:
             self._put(item | {"apiVersion": kind[0], "kind": kind[1]})
@@ -65,13 +65,13 @@ class Store:
                 self._drop(*place)
 
     def drop_kind(self, kind: GroupVersionKind) -> None:
-        """Forget all of a kind that is no more."""
+        """Forget all objects of a kind that the cluster no longer has."""
         for key, children in list(self._children.items()):
             for child in [each for each in children if (each.api_version, each.kind) == kind]:
                 self._drop(key, child)
 
     def see(self, kind: GroupVersionKind, event: Manifest, namespace: str = "") -> None:
-        """Take over one event of a watch of one namespace, or of all."""
+        """Store one event of a watch of one namespace, or of all."""
         item = event["object"]
         self._seen[kind, namespace] = max(self._seen[kind, namespace], _version(item))
         if event["type"] == "DELETED":
@@ -80,18 +80,18 @@ class Store:
             self._put(item)
 
     def wrote(self, item: Manifest) -> None:
-        """Take over the answer to a write, unless the watch is already further."""
+        """Store the answer to a write, unless the watch has reported a newer version."""
         kind = (item["apiVersion"], item["kind"])
         watches = ("", item["metadata"]["namespace"])
         if _version(item) > max(self._seen[kind, namespace] for namespace in watches):
             self._put(item, quiet=True)
 
     def deleted(self, key: Key, child: Reference) -> None:
-        """Forget a deleted object; if it still exists, the watch brings it back."""
+        """Forget a deleted object; if it still exists, the watch adds it again."""
         self._children.get(key, {}).pop(child, None)
 
     def forget(self, key: Key) -> None:
-        """Forget a resource that has no children any more."""
+        """Forget a resource without children."""
         if not self._children.get(key):
             self._children.pop(key, None)
 

@@ -1,4 +1,4 @@
-"""Carries out a plan: applies and deletes children, even if others changed them meanwhile."""
+"""Carries out a plan: applies and deletes children, even if others change them meanwhile."""
 
 import asyncio
 import contextlib
@@ -23,9 +23,9 @@ _log = structlog.get_logger(__name__)
 
 
 class Outcome:
-    """What came of a plan: faults for the status, conflicts for events.
+    """The result of a plan: faults for the status, conflicts for events.
 
-    `refused` are Deployments that the API server does not take, however often it is asked.
+    `refused` are Deployments that the API server always rejects.
     """
 
     def __init__(self) -> None:
@@ -35,14 +35,14 @@ class Outcome:
         self.again: OperatorError | None = None
 
     def fault(self, target: object, error: OperatorError) -> None:
-        """Note what could not be written; `again` is why it is worth trying again."""
+        """Record what could not be written; `again` is the reason for another try."""
         self.faults.append(f"{target}: {error}")
         if not isinstance(error, Permanent):
             self.again = error
 
 
 class Writer:
-    """Writes children of one cluster; the store hears of every answer at once."""
+    """Writes the children in one cluster; the store gets every answer at once."""
 
     def __init__(self, client: Client, store: Store) -> None:
         self._client, self._store = client, store
@@ -50,12 +50,12 @@ class Writer:
     async def carry_out(
         self, plan: Plan, key: Key, live: LiveObjects, *, passed_on: bool = False
     ) -> Outcome:
-        """Write everything that can be written: one fault does not hold up the rest.
+        """Write everything that can be written: one fault does not delay the rest.
 
-        Deployments go last, so that their pods find the settings they are for; scalers that are to
-        go go first, because KEDA refuses to scale what another one does. `passed_on`: their pods
-        have parts that only the API server can check, so it is asked first. If it refuses one, none
-        is rolled out, and nothing is deleted that the present pods may still name.
+        Deployments are written last, so that their pods find their settings. Unwanted scalers are
+        deleted first, because KEDA refuses to scale what another one scales. `passed_on`: their
+        pods have parts that only the API server can check, so it is asked first. If it refuses one,
+        none is rolled out, and nothing is deleted that the present pods may still name.
         """
         outcome = Outcome()
         scalers = [child for child in plan.deletions if child.kind in _SCALERS]
@@ -73,7 +73,7 @@ class Writer:
         return outcome
 
     async def _are_accepted(self, writes: Iterable[Write], key: Key, outcome: Outcome) -> bool:
-        """Ask the API server whether it takes Deployments; note those that it refuses."""
+        """Ask the API server whether it accepts Deployments; record those that it rejects."""
         accepted = True  # whatever became of other children
         for write in writes:
             path = _path(write.reference, key)
@@ -103,14 +103,15 @@ class Writer:
         if old is None:
             await self._refuse_strangers(path, key)
         else:
-            # First, because ours may be refused beside it; where it is refused itself, afterwards.
+            # Delete first, because ours may be refused beside it; if the deletion is refused,
+            # afterwards.
             await self._remove_additions(path, old)
             if manifest["kind"] == "Deployment" and "replicas" not in manifest["spec"]:
                 await self._hand_over(path, old)
         try:
             written = await self._client.apply(path, manifest, CHILDREN, force=False)
         except Conflict as conflict:
-            # By contract these fields are ours; who else writes them is told.
+            # By contract these fields are ours; other writers get an event.
             outcome.conflicts.append(f"{write.reference}: {conflict}")
             written = await self._client.apply(path, manifest, CHILDREN)
         written = await self._remove_additions(path, written)
@@ -120,9 +121,9 @@ class Writer:
         _log.info("child.applied", key=str(key), child=str(write.reference), path=write.path)
 
     async def _remove_additions(self, path: str, live: Manifest) -> Manifest:
-        """Remove what others added to the spec; return the object as it is then.
+        """Remove what others added to the spec; return the resulting object.
 
-        An object that changed meanwhile is left as it is: its watch event brings the next try.
+        An object that changed meanwhile is left alone: its watch event causes the next try.
         """
         if change := removal(live):
             with contextlib.suppress(Conflict, Permanent):
@@ -130,7 +131,7 @@ class Writer:
         return live
 
     async def _refuse_strangers(self, path: str, key: Key) -> None:
-        """Take over nothing that others made under the same name: it would go when we go."""
+        """Refuse an object of the same name with another owner: it would be deleted with us."""
         try:
             child = await self._client.get(path)
         except NotFound:

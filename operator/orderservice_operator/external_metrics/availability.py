@@ -15,7 +15,7 @@ from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.state import live_objects
 from orderservice_operator.state.live_objects import LiveObjects
 
-# Another's server that hangs must not hold up a resource for long.
+# Another server that hangs must not delay a resource for long.
 _ASK_S: Final = 5.0
 
 
@@ -30,7 +30,7 @@ async def with_availability(
         or autoscaling.provider in {"KEDA", "Builtin"}
     ):
         return state
-    # Once it has answered, a failure is for the autoscaler to sit out.
+    # Once it has answered, the autoscaler handles failures.
     in_use = live_objects.provider_of(name_of(service, WORKER), live) == "External"
     return msgspec.structs.replace(state, answers=in_use or await _answers(client, service))
 

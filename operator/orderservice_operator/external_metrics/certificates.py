@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LIFETIME: Final = dt.timedelta(days=90)
-# A guess: time for people to mend what keeps it from being renewed.
+# A guess: time for people to fix what prevents the renewal.
 _RENEW_BEFORE: Final = LIFETIME / 3
 _CLOCKS_DIFFER: Final = dt.timedelta(minutes=10)
 _KEY_USES: Final = (

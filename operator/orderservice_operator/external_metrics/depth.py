@@ -15,7 +15,7 @@ from orderservice_operator.resource.key import Key
 from orderservice_operator.resource.spec import OrderService
 from orderservice_topology.topology import PROCESSING as QUEUE
 
-# Autoscalers ask one after the other: a dead broker must not hold up those of the others for long.
+# Autoscalers ask one after the other: a dead broker must not delay the others for long.
 _BUDGET_S: Final = 3.0
 _KEPT_S: Final = 1.0
 
@@ -45,7 +45,7 @@ class Depths:
         self._reads: dict[Key, asyncio.Task[Series]] = {}
 
     async def close(self) -> None:
-        """Cancel the queries under way."""
+        """Cancel the queries in progress."""
         reads = list(self._reads.values())
         for read in reads:
             read.cancel()
@@ -61,12 +61,14 @@ class Depths:
         if read is None:
             read = self._reads[key] = asyncio.create_task(self._read(service))
             read.add_done_callback(lambda ended: self._keep_a_while(key, ended))
-        return await asyncio.shield(read)  # who goes away does not take the answer from others
+        return await asyncio.shield(
+            read
+        )  # a caller that disconnects does not cancel the answer for others
 
     async def _read(self, service: OrderService) -> Series:
         return Series(metric_labels(service), await self._ask(service), datetime.now(UTC))
 
     def _keep_a_while(self, key: Key, read: "asyncio.Task[Series]") -> None:
         if not read.cancelled():
-            read.exception()  # nobody may be left to hear of it
+            read.exception()  # perhaps no caller is left
         asyncio.get_running_loop().call_later(_KEPT_S, self._reads.pop, key, None)

@@ -51,7 +51,7 @@ class Listener:
         return True
 
     async def close(self) -> None:
-        """Answer the requests under way, then end."""
+        """Answer the requests in progress, then end."""
         await self._runner.cleanup()
         if self._socket is not None:
             self._socket.close()

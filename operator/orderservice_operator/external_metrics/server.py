@@ -68,7 +68,7 @@ def _guarded(refusal: CertificateCheck, count: Callable[[int], None]) -> Any:
             answer = _failed(error.code, str(error))
         except web.HTTPException as error:
             answer = _failed(error.status, f"{request.method} {request.path}: {error.reason}")
-        except Exception:  # noqa: BLE001 every answer is one Kubernetes can read
+        except Exception:  # noqa: BLE001 every error becomes an answer that Kubernetes can read
             _log.exception("external_metrics.crashed", path=request.path)
             answer = _failed(500, "internal error")
         count(answer.status)

@@ -30,10 +30,10 @@ from orderservice_operator.resource.index import ResourceIndex
 from orderservice_operator.resource.spec import OrderService, path_of
 from orderservice_operator.state.live_objects import LiveObjects
 
-# Secrets and the like change a few times a year, and the new overlaps with the old.
+# Certificates change a few times a year, and the new one overlaps with the old.
 _REFRESH_S: Final = 30.0
 _RETRY_S: Final = 5.0
-_PAUSE_S: Final = 1.0  # however often resources ask for a look
+_PAUSE_S: Final = 1.0  # however often resources request a check
 _log = structlog.get_logger(__name__)
 
 
@@ -138,10 +138,12 @@ class ExternalMetrics:
         await identity.read()
         if self._collaborators.leads() and (pair := identity.successor()) is not None:
             if self._registration.state.held_by == "operator":
-                await self._registration.hold(pair.authorities)  # trusted before it is shown
+                await self._registration.hold(
+                    pair.authorities
+                )  # clients trust it before it is used
             await identity.write(pair)
         if identity.pair is None:
-            raise Permanent("no certificate: the replica that leads has not made one")
+            raise Permanent("no certificate: the leading replica has not created one")
         if await self._listener.show(identity.pair, self._proxy):
             _log.info("external_metrics.certificate_shown")
 
@@ -177,5 +179,5 @@ class ExternalMetrics:
 
     def _refusal(self, certificate: Mapping[str, Any] | None) -> str | None:
         if self._proxy is None:
-            return "not known yet who may call"
+            return "the permitted callers are not known yet"
         return front_proxy.refusal(certificate, self._proxy)

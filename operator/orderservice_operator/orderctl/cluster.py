@@ -66,7 +66,9 @@ class Cluster:
         try:
             listed = await self.client.get(path_of(self.namespace))
         except NotFound:
-            return "this cluster does not know OrderServices: `orderctl crd | kubectl apply -f -`"
+            return (
+                "this cluster has no OrderService definition: `orderctl crd | kubectl apply -f -`"
+            )
         names = ", ".join(item["metadata"]["name"] for item in listed["items"]) or "none"
         return (
             f"namespace {self.namespace} has no OrderService {name!r}; it has: {names}. "

@@ -11,7 +11,7 @@ from orderservice_operator.children.manifest import APPLIED_ANNOTATION, Manifest
 from orderservice_operator.orderctl.style import Style
 
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
-# What the API server and the operator note for themselves.
+# Bookkeeping of the API server and the operator.
 _METADATA: Final = (
     "creationTimestamp",
     "generation",

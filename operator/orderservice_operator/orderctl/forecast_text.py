@@ -60,7 +60,7 @@ def _lines(forecast: Forecast, style: Style, *, with_diff: bool) -> Iterator[str
 
 def _total(forecast: Forecast) -> str:
     if not forecast.changes:
-        return f"nothing would change ({forecast.unchanged} objects are as they should be)"
+        return f"nothing would change ({forecast.unchanged} objects are up to date)"
     count = Counter[str](change.action for change in forecast.changes)
     totals = ", ".join(f"{count[action]} to {action}" for action in _SIGNS if count[action])
-    return f"{totals}; {forecast.unchanged} stay as they are"
+    return f"{totals}; {forecast.unchanged} unchanged"

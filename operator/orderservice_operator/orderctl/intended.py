@@ -35,7 +35,7 @@ async def intended(cluster: Cluster, manifest: Manifest) -> Intended:
         return Intended(before, await _after(cluster, path, manifest, before))
     except NotFound as error:
         hint = (
-            f"{error}; is the namespace there, and the kind (`orderctl crd | kubectl apply -f -`)?"
+            f"{error}; do the namespace and the kind exist (`orderctl crd | kubectl apply -f -`)?"
         )
         raise OperatorError(hint) from error
 
@@ -61,7 +61,7 @@ def last_applied(text: str) -> Manifest:
     except (msgspec.DecodeError, RecursionError) as error:
         raise OperatorError(
             f"annotation {LAST_APPLIED} cannot be read: {error}; "
-            "`kubectl apply set-last-applied --create-annotation` writes it anew"
+            "`kubectl apply set-last-applied --create-annotation` writes it again"
         ) from error
 
 

@@ -60,7 +60,7 @@ class _KubeconfigUser(msgspec.Struct, frozen=True, rename="kebab"):
     client_key: str | None = None
     client_key_data: str | None = None
     exec: _Plugin | None = None
-    expiration: datetime | None = None  # of no file: what a plug-in says
+    expiration: datetime | None = None  # from a plug-in, not a file
 
 
 class _Context(msgspec.Struct, frozen=True):
@@ -259,7 +259,7 @@ def _ask(plugin: _Plugin, user: _KubeconfigUser, cluster: _Cluster) -> _Kubeconf
     try:
         status = msgspec.json.decode(answer, type=_Credential).status
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise OperatorError(f"`{shlex.join(command)}` answered no ExecCredential") from error
+        raise OperatorError(f"`{shlex.join(command)}` did not print an ExecCredential") from error
     return _as_user(user, status)
 
 

@@ -13,7 +13,7 @@ OK: Final = 0
 FAILED: Final = 1
 INTERRUPTED: Final = 130
 
-_DESCRIPTION: Final = "Look at OrderServices, and do to them what `kubectl apply` does not."
+_DESCRIPTION: Final = "Inspect OrderServices, and do what `kubectl apply` cannot."
 _EXAMPLES: Final = """\
 examples:
   orderctl plan -f orders.yaml            what would `kubectl apply -f orders.yaml` change?
@@ -26,7 +26,7 @@ examples:
 Installed as kubectl-orderservice it is also a plug-in: kubectl orderservice status orders
 """
 _PLAN_EXAMPLES: Final = """\
-exit code: 0 nothing would change, 2 something would, 1 it cannot be said or would be refused
+exit code: 0 nothing would change, 2 something would, 1 an error, or the API server would refuse it
 
 examples:
   orderctl plan -f orders.yaml --output summary
@@ -40,7 +40,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(FAILED, f"{self.prog}: {message}; --help says more\n")
+        self.exit(FAILED, f"{self.prog}: {message}; see --help\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,14 +79,19 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_plan(verb("plan", "show what applying a file would change, children included"))
     status = verb("status", "show one OrderService on one screen")
-    status.add_argument("-w", "--watch", action="store_true", help="show it again and again")
-    pause = verb("pause", "have the operator leave an OrderService alone")
+    status.add_argument(
+        "-w", "--watch", action="store_true", help="refresh the screen every two seconds"
+    )
+    pause = verb("pause", "stop the operator from changing an OrderService")
     pause.add_argument("--reason", default="", help="shown in the status until it is resumed")
-    resume = verb("resume", "let the operator work on an OrderService again")
-    rollback = verb("rollback", "run a revision that was good instead of the spec")
+    resume = verb("resume", "let the operator manage an OrderService again")
+    rollback = verb("rollback", "run an earlier good revision instead of the spec")
     selection = rollback.add_mutually_exclusive_group()
     selection.add_argument(
-        "--to-revision", type=int, metavar="N", help="default: the last good one not run now"
+        "--to-revision",
+        type=int,
+        metavar="N",
+        help="default: the last good one that does not run now",
     )
     selection.add_argument("--undo", action="store_true", help="run the spec again")
     for named in (status, pause, resume, rollback):
@@ -106,7 +111,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
     place = parser.add_argument_group("cluster")
-    place.add_argument("-n", "--namespace", default="", help="default: that of the context")
+    place.add_argument("-n", "--namespace", default="", help="default: the context's namespace")
     place.add_argument("--context", default="", help="default: the current one")
     place.add_argument("--kubeconfig", default="", help="default: $KUBECONFIG or ~/.kube/config")
     parser.add_argument(

@@ -14,7 +14,7 @@ def read(text: str) -> tuple[list[Manifest], int]:
     """Return the OrderServices in a file, and the number of its other objects."""
     manifests = [manifest for manifest in documents(text) if manifest is not None]
     if not all(isinstance(manifest, dict) for manifest in manifests):
-        raise OperatorError("no manifest: every document has to be an object")
+        raise OperatorError("not a manifest: every document must be an object")
     manifests = [item for manifest in manifests for item in _items(manifest)]
     services = [manifest for manifest in manifests if manifest.get("kind") == KIND]
     for manifest in services:
@@ -36,14 +36,14 @@ def _items(manifest: Manifest) -> list[Manifest]:
     else:
         items = [manifest]
     if not all(isinstance(item, dict) for item in items):
-        raise OperatorError("no manifest: every item of a list has to be an object")
+        raise OperatorError("not a manifest: every item of a list must be an object")
     return items
 
 
 def _listed(manifest: Manifest) -> list[Any]:
     items = manifest.get("items") or []
     if not isinstance(items, list):
-        raise OperatorError("no manifest: the items of a list have to be a list")
+        raise OperatorError("not a manifest: the items of a list must be a list")
     return items
 
 
@@ -53,5 +53,5 @@ def documents(text: str) -> list[Any]:
         read = list(yaml.safe_load_all(text))
         msgspec.json.encode(read)
     except Exception as error:  # PyYAML and what makes its values raise what they please
-        raise OperatorError(f"no YAML: {error or type(error).__name__}") from error
+        raise OperatorError(f"not YAML: {error or type(error).__name__}") from error
     return read

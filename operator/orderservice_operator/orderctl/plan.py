@@ -106,9 +106,9 @@ def _with_replicas(manifest: Manifest, before: Manifest | None) -> Manifest:
 
 def _notes(service: OrderService, context: Context) -> Iterator[str]:
     if service.spec.paused:
-        yield "the resource is paused: the operator writes nothing of this until it is resumed"
+        yield "the resource is paused: the operator writes none of this until it is resumed"
     elif service.spec.mode == "Observe":
-        yield "mode is Observe: the operator reports this and writes nothing of it"
+        yield "mode is Observe: the operator reports this and writes none of it"
     if not service.spec.messaging.management_url:
         yield "messaging.managementUrl is not set: RabbitMQ is left to `orders topology apply`"
     scaler = choose(service, context)

@@ -26,7 +26,7 @@ async def go_back(cluster: Cluster, name: str, number: int | None) -> str:
     revision = chosen(snapshot.history, snapshot.revision, number)
     await _annotate(cluster, name, rollback.request(revision.name, service.metadata.generation))
     return (
-        f"{cluster.namespace}/{name} goes back to revision {revision.number} ({revision.image}) "
+        f"{cluster.namespace}/{name} rolls back to revision {revision.number} ({revision.image}) "
         f"until its spec changes; `orderctl rollback {name} --undo` runs the spec again"
     )
 
@@ -35,7 +35,7 @@ async def undo(cluster: Cluster, name: str) -> str:
     """Withdraw the request; return a sentence about the result."""
     body = await cluster.service(name)
     if ROLLBACK_ANNOTATION not in (body["metadata"].get("annotations") or {}):
-        return f"no rollback of {cluster.namespace}/{name} was asked for"
+        return f"no rollback of {cluster.namespace}/{name} was requested"
     await _annotate(cluster, name, None)
     return f"{cluster.namespace}/{name} runs its spec again"
 
@@ -51,7 +51,7 @@ def chosen(history: History, running: str, number: int | None) -> Revision:
         return fits[0]
     choices = ", ".join(f"{revision.number} ({revision.image})" for revision in history) or "none"
     absent = "no earlier revision" if number is None else f"no revision {number}"
-    raise OperatorError(f"there is {absent} to go back to; kept are: {choices}")
+    raise OperatorError(f"there is {absent} to roll back to; available: {choices}")
 
 
 async def _annotate(cluster: Cluster, name: str, value: str | None) -> None:

@@ -58,7 +58,7 @@ def _running(service: OrderService) -> str:
     running = service.status.image
     if running == service.spec.image:
         return ""
-    return f"  (all pods ran last: {running})" if running else "  (not rolled out yet)"
+    return f"  (last image of all pods: {running})" if running else "  (not rolled out yet)"
 
 
 def _conditions(service: OrderService, now: datetime) -> Iterator[Sequence[Cell]]:
@@ -141,7 +141,7 @@ def _state(child: Reference, body: Manifest) -> Cell:
     if child.kind == "HorizontalPodAutoscaler":
         return f"{status.get('currentReplicas', 0)} → {status.get('desiredReplicas', 0)} pods", ""
     if child.kind == "PodDisruptionBudget":
-        return f"{status.get('disruptionsAllowed', 0)} may go now", ""
+        return f"{status.get('disruptionsAllowed', 0)} may be evicted now", ""
     return "", ""
 
 

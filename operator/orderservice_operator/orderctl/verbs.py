@@ -1,4 +1,4 @@
-"""The verbs of the command line: each reads, asks, prints and returns the exit code."""
+"""The verbs of the command line; each returns the exit code."""
 
 import asyncio
 import sys
@@ -32,7 +32,7 @@ def plan(options: Namespace) -> int:
     if not services:
         raise OperatorError(f"{options.filename} has no OrderService")
     if others:
-        sys.stderr.write(f"orderctl: {others} objects of other kinds are not looked at\n")
+        sys.stderr.write(f"orderctl: ignored {others} objects of other kinds\n")
     forecasts = asyncio.run(_forecasts(options, services))
     sys.stdout.write(
         forecast_text.FORMS[options.output](forecasts, style(options.color, sys.stdout))

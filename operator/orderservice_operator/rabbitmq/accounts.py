@@ -54,7 +54,7 @@ class _Nothing(msgspec.Struct, frozen=True):
 
 
 async def make_virtual_host(management: Management, vhost: str, user: str) -> None:
-    """Make a virtual host if there is none, and let the management's own user in."""
+    """Create a missing virtual host, and give the management's own user access."""
     place = f"vhosts/{quoted(vhost)}"
     if await management.get(place) is None:
         await management.put(place, _Nothing())
@@ -64,7 +64,7 @@ async def make_virtual_host(management: Management, vhost: str, user: str) -> No
 
 
 async def make_users(management: Management, vhost: str, accounts: Iterable[Account]) -> None:
-    """Make users, or set their passwords and rights again. Raises Permanent for one with tags."""
+    """Create users, or reset their passwords and rights. Raises Permanent for one with tags."""
     for account in accounts:
         await _make_user(management, account)
         rights = rights_of(account.processes)
@@ -94,7 +94,7 @@ async def _grant(management: Management, vhost: str, user: str, rights: Rights) 
 
 
 def rights_of(processes: Iterable[str]) -> Rights:
-    """Return what processes that share a user need together."""
+    """Return the combined rights of processes that share a user."""
     every = [permissions()[process] for process in processes]
     return Rights(
         configure=_joined(each.configure for each in every),

@@ -1,4 +1,4 @@
-"""Who may call a broker now: one that fails is asked by one caller at a time, then by none."""
+"""Circuit breakers of brokers: a failing one gets one caller at a time, then none."""
 
 import asyncio
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ from pybreaker import STATE_CLOSED, CircuitBreaker, CircuitBreakerError
 from orderservice_operator.errors import Permanent, Unknown
 
 _FAILURES: Final = 3
-# Less than the time between two looks: a broker that is back is looked at within one more.
+# Less than the time between two checks: a recovered broker is noticed at the next one.
 _RESET_S: Final = 20
 
 
 class Breaker:
     """The circuit breaker of one broker, shared by all resources that use it.
 
-    A broker that hangs must not hold up the looks at others: were every resource's caller let
-    through to see for itself, none would be left for the rest.
+    A broker that hangs must not delay checks of others: if all callers could wait for it, none
+    would be left for the rest.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Breaker:
 
     @contextmanager
     def calling(self) -> Iterator[None]:
-        """Guard a call. Raises CircuitBreakerError when it is not to be made now."""
+        """Guard a call. Raises CircuitBreakerError if the breaker is open."""
         suspect = self._breaker.fail_counter > 0 or self._breaker.current_state != STATE_CLOSED
         if suspect and self._in_flight:
             raise CircuitBreakerError("another request is already probing the broker")

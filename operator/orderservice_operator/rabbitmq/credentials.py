@@ -27,8 +27,8 @@ def user(service: OrderService, secret: Secret) -> User:
     url = urlsplit(messaging.management_url or "")
     if url.scheme == "http" and not _is_in_cluster(url.hostname or ""):
         raise Permanent(
-            "messaging.managementUrl: a password goes in clear only to a host of the cluster "
-            "(NAME, NAME.NAMESPACE.svc); use https"
+            "messaging.managementUrl: passwords are sent unencrypted only to a host in the cluster"
+            " (NAME, NAME.NAMESPACE.svc); use https"
         )
     if messaging.management_secret_ref is not None:
         return _of_management(secret)
@@ -36,7 +36,7 @@ def user(service: OrderService, secret: Secret) -> User:
 
 
 def amqp_user(service: OrderService, secret: Secret, key: str) -> User:
-    """Return user and password of an amqp URL, to be made at the management API. Raises Permanent.
+    """Return user and password of an amqp URL, to create in RabbitMQ. Raises Permanent.
 
     They are sent there by the same rule as any other password.
     """
@@ -72,7 +72,7 @@ def _split(secret: Secret, key: str) -> SplitResult:
     except ValueError:  # its text quotes the password
         raise Permanent(
             f"Secret {secret.name}: entry {key} is not a URL; "
-            "what is special in its user or password has to be percent-encoded"
+            "percent-encode special characters in its user and password"
         ) from None
 
 
@@ -81,7 +81,7 @@ def _is_labelled(secret: Secret) -> bool:
 
 
 def _is_in_cluster(host: str) -> bool:
-    """Return whether a host is one of the cluster's, or on a private network."""
+    """Return whether a host is in the cluster, or on a private network."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

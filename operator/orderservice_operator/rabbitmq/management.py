@@ -21,15 +21,15 @@ from orderservice_topology.topology import Binding
 
 T = TypeVar("T")
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=15, sock_connect=3)
-# Statistics are what makes a listing slow.
+# Statistics make a listing slow.
 _TOTALS_ONLY: Final = {"disable_stats": "true", "enable_queue_totals": "true"}
 _REASON_CHARACTERS: Final = 300
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_FOREIGN: Final = "what answers at messaging.managementUrl is not RabbitMQ's management API"
+_FOREIGN: Final = "the server at messaging.managementUrl is not RabbitMQ's management API"
 
 
 class _Total(msgspec.Struct, frozen=True):
-    """A queue whose leader is down has no numbers."""
+    """A queue in a listing; without numbers if its leader is down."""
 
     messages: int | None = None
 
@@ -51,7 +51,7 @@ class _Refusal(msgspec.Struct, frozen=True):
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where a virtual host is managed, and as whom."""
+    """Address and user for managing a virtual host."""
 
     url: str
     username: str
@@ -63,10 +63,10 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class Management:
-    """One virtual host. Raises Transient when the broker does not answer, Permanent if refused.
+    """One virtual host. Raises Transient if the broker does not answer, Permanent if it refuses.
 
-    `authorities`: by which its certificate is verified; None: those of the machine.
-    Permanent, too, for an answer that is not RabbitMQ's and for an address nobody can be asked at.
+    `authorities` verify its certificate; None: those of the machine. Also Permanent: an answer that
+    is not RabbitMQ's, and an address that cannot be used.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Management:
         }
 
     async def read(self) -> Broker:
-        """Return what the broker lists for the virtual host."""
+        """Return the broker's listings of the virtual host."""
         policies, operator_policies, exchanges, queues, bindings = await asyncio.gather(
             self._list("policies"),
             self._list("operator-policies"),
@@ -104,11 +104,11 @@ class Management:
             raise Permanent(_FOREIGN) from None
 
     async def messages(self, queue: str) -> int:
-        """Return how many messages a queue holds, those being worked on included.
+        """Return how many messages a queue holds, including those being handled.
 
         The number is from the queue's last tick, five seconds ago at most. `/queues/{vhost}/{name}`
         is twice as late, and a passive declare over AMQP does not count unacknowledged messages.
-        Raises Unknown when the broker does not know: that is not none.
+        Raises Unknown if the broker does not know, which is not the same as 0.
         """
         named = {"name": f"^{re.escape(queue)}$", "use_regex": "true", "page": "1"}
         answer = await self._call(
@@ -116,11 +116,11 @@ class Management:
         )
         totals = _decoded(answer, _Totals).items
         if not totals or totals[0].messages is None:
-            raise Unknown(f"queue {queue} is {'down' if totals else 'not there'}")
+            raise Unknown(f"queue {queue} {'is down' if totals else 'does not exist'}")
         return totals[0].messages
 
     async def holds_messages(self, queue: str) -> bool:
-        """Return whether a queue has a message to deliver, at this very moment.
+        """Return whether a queue has a message to deliver right now.
 
         Takes one and puts it back; the numbers of listings are up to 5 s old. A quorum queue cannot
         be deleted with `if-empty`.
@@ -144,20 +144,20 @@ class Management:
             await self._call("DELETE", place, absent_is_fine=True)
 
     async def get(self, place: str) -> dict[str, Any] | None:
-        """Return an object of the whole broker; None: there is none."""
+        """Return an object of the whole broker, or None."""
         answer = await self._call("GET", place, absent_is_fine=True)
         return _decoded(answer, dict[str, Any]) if answer else None
 
     async def put(self, place: str, body: msgspec.Struct) -> None:
-        """Make or replace an object of the whole broker."""
+        """Create or replace an object of the whole broker."""
         await self._call("PUT", place, body)
 
     async def delete(self, kind: str, name: str) -> None:
-        """Delete one object; none there is fine."""
+        """Delete one object; it may be absent."""
         await self._call("DELETE", f"{kind}/{self._vhost}/{quoted(name)}", absent_is_fine=True)
 
     async def cluster(self) -> str | None:
-        """Return what the broker's cluster calls itself, whatever its address; None: unsaid."""
+        """Return the name of the broker's cluster, or None if it does not say."""
         answer = await self._call(
             "GET", "global-parameters/internal_cluster_id", absent_is_fine=True
         )
@@ -188,12 +188,12 @@ class Management:
         parameters: Mapping[str, str] | None = None,
         absent_is_fine: bool = False,
     ) -> bytes:
-        """Return the body of the answer; of what is fine to be absent and is, nothing."""
+        """Return the body of the answer; nothing for an absent object that may be absent."""
         url = f"{self._address.url.rstrip('/')}/api/{place}"
         try:
             async with self._session.request(
                 method,
-                # Virtual host `/` is %2F in the path, and has to stay so.
+                # Virtual host `/` is %2F in the path, and must stay so.
                 URL(url, encoded=True),
                 params=parameters,
                 data=None if body is None else msgspec.json.encode(body),
@@ -212,7 +212,7 @@ class Management:
                 "messaging.managementUrl: the certificate is not trusted "
                 f"({error.certificate_error}); see caBundleSecretRef"
             ) from None
-        except ValueError:  # a name no resolver takes, say
+        except ValueError:  # for example a name that no resolver accepts
             raise Permanent("messaging.managementUrl: no request can be sent there") from None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Transient(f"RabbitMQ's management API: {type(error).__name__}") from error
@@ -230,7 +230,7 @@ class Management:
 
 
 def _reason(content: bytes) -> str:
-    """Return what RabbitMQ says itself; the text of anything else is not for who reads a status."""
+    """Return RabbitMQ's own reason; text of any other server must not get into a status."""
     try:
         refusal = msgspec.json.decode(content, type=_Refusal)
     except _UNREADABLE:

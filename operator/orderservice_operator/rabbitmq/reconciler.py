@@ -1,4 +1,4 @@
-"""Reconciles RabbitMQ topologies, apart from the children: a dead broker delays nobody."""
+"""Reconciles RabbitMQ topologies, apart from the children: a dead broker delays nothing else."""
 
 import math
 import re
@@ -26,7 +26,7 @@ from orderservice_operator.state.topology_report import LOSING, TopologyReport, 
 from orderservice_topology.difference import Broker, Limit, changes
 from orderservice_topology.topology import NOTIFICATIONS, PROCESSING, dead_queue
 
-_IDENTITY_S: Final = 300.0  # a guess: a broker that is made anew under its name is rare
+_IDENTITY_S: Final = 300.0  # a guess: a broker is rarely recreated under its name
 _CERTIFICATE: Final = re.compile(
     "-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL
 )
@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 
 class TopologyReconciler:
-    """Reconciles one virtual host at a time; `reported` is called when a report changed."""
+    """Reconciles one virtual host at a time; `reported` is called when a report changes."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class TopologyReconciler:
         self._clusters: dict[str, tuple[float, str]] = {}
         self._secrets = Secrets(client)
         self._reports: dict[Key, TopologyReport] = {}
-        # The bundle of authorities of each resource that has one, and what is made of it.
+        # The bundle of authorities of each resource that has one, and its TLS context.
         self._trusted: dict[Key, tuple[str, ssl.SSLContext]] = {}
 
     async def close(self) -> None:
@@ -58,7 +58,7 @@ class TopologyReconciler:
         await self._session.close()
 
     def report(self, key: Key, service: OrderService) -> TopologyReport:
-        """Return what was found last; right after a start that is what the status says."""
+        """Return the last report; right after a start, the one in the status."""
         if service.spec.messaging.management_url is None:
             return _NOT_MANAGED
         return self._reports.get(key) or remembered(service)
@@ -69,7 +69,7 @@ class TopologyReconciler:
         self._trusted.pop(key, None)
 
     async def reconcile(self, key: Key, service: OrderService) -> None:
-        """Write what is missing or different, and keep the report."""
+        """Write what is missing or different, and store the report."""
         try:
             report = await self._reconciled(service)
         except OperatorError as error:
@@ -81,13 +81,13 @@ class TopologyReconciler:
             self._reported(key)
 
     def forget_secrets(self, service: OrderService) -> None:
-        """Read the user and the authorities anew the next time: they were refused."""
+        """Read the user and the authorities again next time: they were refused."""
         bundle = service.spec.ca_bundle_secret_ref
         for name in {_secret_name(service)} | ({bundle.name} if bundle else set()):
             self._secrets.forget(service.metadata.namespace, name)
 
     def _failure(self, key: Key, error: OperatorError) -> TopologyReport:
-        """Say why nothing is known; the first reason stands while the broker is left alone."""
+        """Report why nothing is known; the first reason stays while the breaker is open."""
         reason = "Refused" if isinstance(error, Permanent) else "Unreachable"
         last = self._reports.get(key)
         if last is not None and last.reason == reason and str(error) == _SILENT:
@@ -115,7 +115,7 @@ class TopologyReconciler:
         ]
 
     def all_compared(self, service: OrderService) -> bool:
-        """Tell whether all that may be sharers were looked at: right after a start they are not."""
+        """Tell whether all possible sharers were checked: right after a start they are not."""
         vhost = service.spec.messaging.vhost
         return all(
             _key(other) in self._reports
@@ -127,12 +127,12 @@ class TopologyReconciler:
         )
 
     def _broker(self, service: OrderService) -> str:
-        """Name the broker: by its own word, or by its address until it has said one."""
+        """Return the broker's own name, or its address until it has told its name."""
         address = _broker_address(service)
         return self._clusters.get(address, (0.0, address))[1]
 
     async def identify(self, service: OrderService, management: Management) -> None:
-        """Ask a broker who it is, now and then: two addresses may be of one."""
+        """Ask a broker for its name, now and then: two addresses may lead to one broker."""
         address = _broker_address(service)
         asked_at, _ = self._clusters.get(address, (-math.inf, ""))
         if time.monotonic() - asked_at > _IDENTITY_S:
@@ -142,7 +142,7 @@ class TopologyReconciler:
     async def _reconciled(self, service: OrderService) -> TopologyReport:
         if service.spec.messaging.management_url is None:
             return _NOT_MANAGED
-        # Before the gate: what one resource's Secret is like says nothing of the broker of many.
+        # Before the gate: a fault in one resource's Secret is not a fault of the broker.
         management = await self.management(service)
         try:
             with self.breaker(service).calling():
@@ -179,7 +179,7 @@ class TopologyReconciler:
         )
 
     async def _provision(self, service: OrderService, management: Management) -> None:
-        """Make the virtual host and the users, if the resource asks for them. Raises Permanent."""
+        """Create the virtual host and users, if the resource asks for them. Raises Permanent."""
         messaging = service.spec.messaging
         if not messaging.provision:
             return
@@ -194,7 +194,7 @@ class TopologyReconciler:
             raise Permanent(f"{error} (provision needs the tag `administrator`)") from error
 
     async def _accounts(self, service: OrderService) -> list[Account]:
-        """Return the users of the amqp URLs, read anew: their passwords may have changed."""
+        """Return the users of the amqp URLs, read again: their passwords may have changed."""
         namespace = service.metadata.namespace
         processes: dict[tuple[str, str], list[str]] = {}
         for process, reference in environment.brokers(service).items():
@@ -205,7 +205,7 @@ class TopologyReconciler:
         return [Account(*user, tuple(names)) for user, names in processes.items()]
 
     async def _trust(self, service: OrderService) -> ssl.SSLContext | None:
-        """Return what the broker's certificate is verified by, if the resource says so."""
+        """Return the TLS context for the broker's certificate, if the resource has a bundle."""
         bundle = service.spec.ca_bundle_secret_ref
         if bundle is None or not (service.spec.messaging.management_url or "").startswith("https:"):
             return None
@@ -230,10 +230,10 @@ def _secret_name(service: OrderService) -> str:
 
 
 def _context(bundle: Authorities, text: str) -> ssl.SSLContext:
-    """Return what trusts the certificates of a bundle, and no others. Raises Permanent.
+    """Return a TLS context that trusts only the certificates of a bundle. Raises Permanent.
 
-    Bundles have comments in any script, and Python takes ASCII only. Given no text at all it would
-    trust the authorities of the machine.
+    Bundles may have comments in any script, and Python accepts only ASCII. Without any text it
+    would trust the authorities of the machine.
     """
     certificates = "\n".join(_CERTIFICATE.findall(text))
     try:
@@ -252,7 +252,7 @@ def _queues(broker: Broker) -> dict[str, status.QueueDepth]:
 
 
 def _limited(limits: Iterable[Limit], queues: Mapping[str, status.QueueDepth]) -> TopologyReport:
-    """Report what an administrator's policies ask for: a problem only where messages are lost."""
+    """Report an administrator's policies: a problem only if messages can be lost."""
     losses = [limit.text for limit in limits if limit.loses]
     text = "; ".join(losses or [limit.text for limit in limits])
     return TopologyReport("False", LOSING if losses else "OperatorPolicyLimits", text, queues)
@@ -262,7 +262,7 @@ def _shared(service: OrderService, holder: sharing.Claim) -> str:
     vhost = service.spec.messaging.vhost
     return (
         f"virtual host {vhost!r} belongs to OrderService {holder.name}, which is older and has its "
-        "queues there; make this resource anew with a messaging.vhost of its own"
+        "queues there; recreate this resource with its own messaging.vhost"
     )
 
 

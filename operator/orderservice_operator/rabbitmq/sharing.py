@@ -1,7 +1,7 @@
 """Which of several resources a virtual host belongs to, when they name the same one. Pure.
 
-It belongs to the oldest, whatever is looked at first and whichever operator looks: the others leave
-it alone. When the oldest goes, the next one has it.
+It belongs to the oldest, in every operator and in any order of reconciliation. The others leave it
+alone. When the oldest is deleted, the next one gets it.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ class Claim(msgspec.Struct, frozen=True, order=True):
 
 
 def claims(service: OrderService) -> bool:
-    """Tell whether a resource writes to its broker; a paused one keeps what it has."""
+    """Tell whether a resource writes to its broker; a paused one keeps its claim."""
     return (
         service.spec.messaging.management_url is not None
         and service.spec.mode == "Manage"
@@ -37,13 +37,13 @@ def claim(service: OrderService) -> Claim:
 
 
 def older(service: OrderService, others: Iterable[OrderService]) -> Claim | None:
-    """Return the claim that comes before a resource's own, if there is one."""
+    """Return the claim that precedes a resource's own, if any."""
     own = claim(service)
     first = min((claim(other) for other in others), default=own)
     return first if first < own else None
 
 
 def address_of(url: str) -> str:
-    """Return what names a broker where it does not say itself which one it is."""
+    """Return the address as the name of a broker that does not tell its name."""
     parts = urlsplit(url)
     return f"{parts.hostname}:{parts.port or {'http': 80, 'https': 443}[parts.scheme]}"

@@ -278,7 +278,7 @@ def test_errors_say_what_to_do(orderctl: Orderctl, namespace: str, tmp_path: Pat
     assert "does not exist" in error("status", "a", "--kubeconfig", "/nowhere")
     assert "KUBECONFIG" in error("status", "a", KUBECONFIG="", HOME=str(tmp_path))
     assert "cannot be read" in error("plan", "-f", "/nowhere")
-    assert "--help says more" in error("plan")
+    assert "see --help" in error("plan")
 
 
 def test_an_api_server_that_is_away_is_named(orderctl: Orderctl, tmp_path: Path) -> None:

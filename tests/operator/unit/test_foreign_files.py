@@ -148,13 +148,16 @@ def test_a_kubeconfig_is_read_as_before(login: Login, tmp_path: Path) -> None:
         ("{exec: {command: /}}", "/ cannot be run"),
         ('{exec: {command: "/nowhere", args: ["\\0"]}}', "/nowhere cannot be run"),
         ("{exec: {args: [t]}}", "command"),
-        ('{exec: {command: echo, args: [\'{"status": {"token": 7}}\']}}', "no ExecCredential"),
-        ("{exec: {command: echo, args: ['[']}}", "no ExecCredential"),
+        (
+            '{exec: {command: echo, args: [\'{"status": {"token": 7}}\']}}',
+            "did not print an ExecCredential",
+        ),
+        ("{exec: {command: echo, args: ['[']}}", "did not print an ExecCredential"),
         (
             "{exec: {command: echo, args: ['"
             + json.dumps({"status": {"expirationTimestamp": "2024-01-01T00:00:00"}})
             + "']}}",
-            "no ExecCredential",
+            "did not print an ExecCredential",
         ),
         ("{client-key: k, client-key-data: a2V5}", "private key"),
     ],

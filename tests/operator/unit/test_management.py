@@ -181,8 +181,8 @@ AMQP = b"amqp://user:p4ss@rabbitmq.shop.svc/"
     [
         ("https://elsewhere.example", "another host"),
         ("http://elsewhere", "another host"),
-        ("http://elsewhere.example", "in clear"),
-        ("http://8.8.8.8", "in clear"),
+        ("http://elsewhere.example", "unencrypted"),
+        ("http://8.8.8.8", "unencrypted"),
     ],
 )
 def test_the_password_of_a_url_goes_to_its_own_host_only(make: Any, url: str, message: str) -> None:

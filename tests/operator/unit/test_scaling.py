@@ -56,7 +56,7 @@ def test_who_scales_the_worker(
 def test_a_choice_says_why_it_is_not_another(make: Any) -> None:
     choice = choose(make("full", **_asking("Auto")), Context(metrics=NOBODY))
     assert choice.message == (
-        "the HPA asks this operator; KEDA is not installed; no other server has external metrics"
+        "the HPA asks this operator; KEDA is not installed; no other server serves external metrics"
     )
 
 
@@ -68,8 +68,8 @@ def test_without_a_management_user_keda_is_passed_over(make: Any) -> None:
 @pytest.mark.parametrize(
     ("provider", "url", "verdict", "reason"),
     [
-        ("Auto", "https://rabbit:15671", "Builtin", "KEDA does not get caBundleSecretRef"),
-        ("KEDA", "https://rabbit:15671", "KEDA", "has to trust the authority"),
+        ("Auto", "https://rabbit:15671", "Builtin", "KEDA cannot use caBundleSecretRef"),
+        ("KEDA", "https://rabbit:15671", "KEDA", "must trust the authority"),
         ("Auto", "http://rabbit:15672", "KEDA", "KEDA scales: it is installed"),
     ],
 )
