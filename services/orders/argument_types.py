@@ -3,7 +3,7 @@
 import argparse
 from typing import Final
 
-_LONGEST_REASON: Final = 500  # as much as an audit row takes
+_LONGEST_REASON: Final = 500  # the limit of an audit row
 
 
 def reason(text: str) -> str:

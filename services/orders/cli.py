@@ -1,4 +1,4 @@
-"""The `orders` command: one verb a process, and the tools people need around them."""
+"""The `orders` command: a verb for each process, and tools for people."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from orders.errors import OrdersError, SettingError
 _PROCESSES: Final = {
     "api": "serve the HTTP API (gunicorn)",
     "relay": "move committed outbox rows to RabbitMQ",
-    "worker": "bring orders to their end (queue order-processing)",
+    "worker": "process orders (queue order-processing)",
     "notifier": "send webhooks (queue order-notifications)",
 }
 _READER_LEFT: Final = 128 + 13  # as a shell says that SIGPIPE ended a command
@@ -20,9 +20,9 @@ _SETTINGS_NOTE: Final = "Settings come from ORDERS_* variables: `orders settings
 
 
 def limit_look_ups() -> None:
-    """Limit each look-up of a name, of whatever library: 4 s instead of 20 without an answer.
+    """Limit DNS look-ups of all libraries: 4 s instead of 20 s without an answer.
 
-    The C library reads the variable at its first look-up. Who set it knows better.
+    The C library reads the variable at its first look-up. A value that is set already stays.
     """
     os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:2")
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     limit_look_ups()
     words = sys.argv[1:] if arguments is None else arguments
-    # A process does not load what the tools need.
+    # A process does not load the tools' modules.
     is_tool = not words or words[0] not in _PROCESSES
     chosen = _parser(tools=is_tool).parse_args(words)
     run: Callable[[argparse.Namespace], int] = chosen.run
@@ -47,24 +47,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"orders: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is not written yet goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # discard the rest of the output
         return _READER_LEFT
     except KeyboardInterrupt:
         return 130
 
 
 def _run_tool(verb: str, chosen: argparse.Namespace) -> int:
-    if verb != "settings":  # it tells how to correct one
+    if verb != "settings":  # it says how to correct a setting
         from orders.telemetry import logs
 
         logs.configure(settings.load(settings.LogSettings), verb, descriptor=logs.STDERR)
     code: int = chosen.run(chosen)
-    sys.stdout.flush()  # a reader that has left is noticed here, not when the process ends
+    sys.stdout.flush()  # notice a closed pipe here, not at the end of the process
     return code
 
 
 class _Parser(argparse.ArgumentParser):
-    """Ends with 2 when its arguments are wrong, or with the code that a verb has for it."""
+    """A parser that exits with 2 for wrong arguments, or with the verb's own code."""
 
     wrong_usage = 2
 
@@ -116,8 +116,10 @@ def _process(name: str) -> Callable[[argparse.Namespace], int]:
 
 def _add_migrate(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     verb = verbs.add_parser("migrate", help="bring the database schema up to date")
-    verb.add_argument("--check", action="store_true", help="only tell: exit 1 if one is missing")
-    verb.add_argument("--wait-s", type=float, default=60, help="keep trying to connect for so long")
+    verb.add_argument(
+        "--check", action="store_true", help="only check: exit 1 if a migration is missing"
+    )
+    verb.add_argument("--wait-s", type=float, default=60, help="how long to keep trying to connect")
     verb.set_defaults(run=_migrate)
 
 
@@ -137,7 +139,7 @@ def _migrate(chosen: argparse.Namespace) -> int:
 def _add_after_promotion(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     from orders import promotion
 
-    text = "put right what the promotion of a standby leaves behind; safe to repeat"
+    text = "repair sequences, caches and the relay after a standby was promoted; safe to repeat"
     verb = verbs.add_parser("after-promotion", help=text, description=text, epilog=_SETTINGS_NOTE)
     promotion.add_arguments(verb)
     verb.set_defaults(run=promotion.run)
@@ -150,7 +152,7 @@ def _add_topology(verbs: "argparse._SubParsersAction[_Parser]") -> None:
         "apply", help="create or repair what is missing or different in RabbitMQ"
     )
     apply.set_defaults(run=_apply_topology)
-    show = actions.add_parser("show", help="print it as JSON")
+    show = actions.add_parser("show", help="print the topology as JSON")
     show.set_defaults(run=_show_topology)
 
 
@@ -192,9 +194,13 @@ def _add_settlement(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     from orders.settlement import arguments
 
     for name, text, add in (
-        ("reconcile", "compare the orders with the ledgers of others", arguments.add_reconcile),
+        (
+            "reconcile",
+            "compare orders with the ledgers of Payment and Inventory",
+            arguments.add_reconcile,
+        ),
         ("stuck", "list orders that need a person", arguments.add_stuck),
-        ("trace", "tell the whole story of one order", arguments.add_trace),
+        ("trace", "show the history of one order", arguments.add_trace),
         ("payments", "settle payment attempts", arguments.add_payments),
     ):
         verb = verbs.add_parser(name, help=text, description=text, epilog=_SETTINGS_NOTE)
@@ -208,7 +214,7 @@ def _add_settlement(verbs: "argparse._SubParsersAction[_Parser]") -> None:
 def _add_notifications(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     from orders.notifier import listing
 
-    text = "look at notifications that were not sent, or send them again"
+    text = "list notifications that were not sent, or send them again"
     verb = verbs.add_parser("notifications", help=text, description=text)
     listing.add_arguments(verb)
     verb.set_defaults(

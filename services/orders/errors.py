@@ -1,4 +1,4 @@
-"""What can go wrong, by what the caller must do about it.
+"""The exceptions: the class says what the caller must do.
 
 Adapters translate the errors of libraries into these and chain the cause; each edge (HTTP,
 messages, command line) has one table that maps them to an answer.
@@ -6,11 +6,11 @@ messages, command line) has one table that maps them to an answer.
 
 
 class OrdersError(Exception):
-    """Stop; the message says what happened in words safe to show to an operator."""
+    """Stop. The message says what happened and is safe to show to an operator."""
 
 
 class Transient(OrdersError):
-    """Try again later: the same call may succeed, and nothing is known to be wrong with it."""
+    """Try again later: the same call may succeed."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -18,9 +18,9 @@ class Transient(OrdersError):
 
 
 class Unavailable(Transient):
-    """Wait for a dependency: nothing is wrong with the work, so waiting uses up none of its tries.
+    """Wait for a dependency: the work is not at fault, so waiting does not use up its tries.
 
-    `dependency` names it for people. With `pause`, other work that needs it would fail alike.
+    `dependency` is its name for messages. With `pause`, other work that needs it would fail too.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Unavailable(Transient):
 
 
 class Permanent(OrdersError):
-    """Do not try again: the same call fails for ever. `reason` is a short machine-readable word."""
+    """Do not try again: the same call always fails. `reason` is a short word for programs."""
 
     def __init__(self, message: str, *, reason: str = "permanent") -> None:
         super().__init__(message)

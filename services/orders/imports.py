@@ -1,7 +1,7 @@
-"""Imports of libraries without parts of theirs that nobody uses here.
+"""Imports of libraries without the parts that we do not use.
 
-Some libraries import whatever is installed, or all of their own modules: a process pays for it with
-CPU at every start and with memory for as long as it runs.
+Some libraries import everything that is installed, or all of their own modules. That costs CPU at
+every start, and memory as long as the process runs.
 """
 
 import contextlib
@@ -13,9 +13,9 @@ from typing import Any
 
 @contextlib.contextmanager
 def without(*names: str) -> Iterator[None]:
-    """Let what is imported in the block find that modules are not installed.
+    """Hide modules from imports in the block, as if they were not installed.
 
-    Afterwards they are as before. Use it where a process has one thread: at import.
+    Afterwards they are visible again. Use it while the process has one thread: at import.
     """
     before = {name: sys.modules[name] for name in names if name in sys.modules}
     # Python raises ModuleNotFoundError for a name that stands for None.
@@ -29,10 +29,10 @@ def without(*names: str) -> Iterator[None]:
 
 
 def defer(package: str) -> None:
-    """Run a package's `__init__` when a name of it is used, not when a module of it is imported.
+    """Run a package's `__init__` at the first use of one of its names, not at import.
 
-    Use it where a process has one thread: at import. If the package is imported already, or not
-    installed, nothing happens.
+    Use it while the process has one thread: at import. It does nothing if the package is already
+    imported or not installed.
     """
     spec = None if package in sys.modules else importlib.util.find_spec(package)
     if spec is None or spec.loader is None:

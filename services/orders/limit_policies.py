@@ -1,4 +1,4 @@
-"""Policies of the rate limit beside that per principal, as `ORDERS_RATE_LIMIT_POLICIES` has them.
+"""Further policies of the rate limit, as set by `ORDERS_RATE_LIMIT_POLICIES`.
 
 A limit is written as `limits` reads it: "1000/minute", "20 per 10 seconds".
 """
@@ -10,8 +10,8 @@ import msgspec
 from msgspec import Meta
 
 DEFAULT: Final = "default"  # the name of the limit per principal over all of /api/
-MOST: Final = 32  # each is a counter of every request that it matches, and a member of a header
-# At most 10,000,000 requests and 30 days. `limits` would read more.
+MOST: Final = 32  # each costs a counter for every request that it matches, and a member of a header
+# At most 10,000,000 requests and 30 days. `limits` would accept more.
 PATTERN: Final = (
     r"^([1-9]\d{0,6}|10000000) ?(/|per) ?"
     r"(([1-9]\d{0,5} ?)?seconds?|([1-9]\d{0,3} ?)?minutes?|([1-9]\d? ?)?hours?"
@@ -23,9 +23,9 @@ Action = Literal["create", "get", "list", "history", "cancel", "refund"]
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One limit. `scope` and `action` say which requests it counts; without them all of /api/.
+    """One limit. `scope` and `action` select the requests that it counts; default: all of /api/.
 
-    `claim` names the member of the token that tells the tenant.
+    `claim` is the name of the token's member for the tenant.
     """
 
     name: Annotated[str, Meta(pattern="^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$")]
@@ -36,13 +36,15 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     action: Action | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a policy that could count nobody."""
+        """Refuse a policy that could not count anybody."""
         if (self.per == "tenant") != (self.claim is not None):
             raise ValueError('"per": "tenant" needs a "claim", and no other "per" accepts one')
 
     def amounts(self) -> tuple[int, int]:
-        """Return the requests of a window and its seconds."""
-        from limits import parse  # not at the top: every process reads settings, one limits
+        """Return the number of requests in a window, and its seconds."""
+        from limits import (
+            parse,
+        )  # not at the top: every process reads settings, only the api limits
 
         item = parse(self.limit)
         return item.amount, item.get_expiry()
@@ -67,12 +69,12 @@ def read(text: str) -> tuple[Policy, ...]:
     if twice:
         raise ValueError(f"two policies are named {twice[0]}; {DEFAULT} is the limit per principal")
     if len(policies) > MOST:
-        raise ValueError(f"there may be {MOST} policies at most")
+        raise ValueError(f"at most {MOST} policies are allowed")
     return policies
 
 
 def _explain(message: str) -> str:
-    """Say which member of which policy is wrong: `[1].limit: …`."""
+    """Return which member of which policy is wrong: `[1].limit: …`."""
     text, _, place = message.partition(" - at `$")
     if "matching regex" in text and place.endswith(".limit`"):
         text = (

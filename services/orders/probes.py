@@ -1,7 +1,7 @@
-"""Is the process alive, started, ready, healthy: the questions behind the admin port's answers.
+"""Probes: whether the process is alive, started, ready and healthy.
 
-Answers go to whoever can reach the port, so they carry names and short reasons, never addresses,
-users or queries. The whole error is logged once, when a check begins to fail.
+Anyone who can reach the port sees the answers. So they contain names and short reasons, never
+addresses, users or queries. The whole error is logged once, when a check starts to fail.
 """
 
 import os
@@ -17,7 +17,7 @@ import structlog
 from orders.errors import OrdersError
 from orders.watch import Watch
 
-# A result is good for this long: probes and scrapers together cannot overrun a dependency.
+# A result is reused for this long, so that probes and scrapers cannot overload a dependency.
 FRESH_S: Final = 1.0
 
 _log = structlog.get_logger(__name__)
@@ -28,15 +28,15 @@ class LivenessFailed(OrdersError):
 
 
 class State(Protocol):
-    """How far the process is in its life; kept by the process, read by the probes."""
+    """The stage of the process, set by the process and read by the probes."""
 
     @property
     def started(self) -> bool:
-        """Whether the start finished once."""
+        """Whether the start has finished."""
 
     @property
     def draining(self) -> bool:
-        """Whether the process is on its way out."""
+        """Whether the process is shutting down."""
 
     def check_progress(self) -> None:
         """Raise LivenessFailed if the process hangs."""
@@ -53,11 +53,11 @@ class ProcessState:
         self.draining = False
 
     def beat(self) -> None:
-        """Say that the main loop turns; call it more often than `stalled_after_s`."""
+        """Record that the main loop runs; call it more often than every `stalled_after_s`."""
         self._beat_at = time.monotonic()
 
     def start(self) -> None:
-        """Say that the start is done."""
+        """Record that the start has finished."""
         self.started = True
         self.beat()
 
@@ -66,11 +66,11 @@ class ProcessState:
         self.draining = True
 
     def watch(self, progress: Watch, stalled_after_s: float) -> None:
-        """Look at the work of some threads, too."""
+        """Also check the progress of these threads."""
         self._watched.append((progress, stalled_after_s))
 
     def check_progress(self) -> None:
-        """Raise LivenessFailed if the last beat is too old, or the work in hand does not get on."""
+        """Raise LivenessFailed if the last beat is too old, or work makes no progress."""
         silent_s = time.monotonic() - self._beat_at
         if silent_s > self._stalled_after_s:
             raise LivenessFailed(f"no progress for {silent_s:.0f} s")
@@ -80,11 +80,11 @@ class ProcessState:
 
 
 class Check(msgspec.Struct, frozen=True):
-    """A dependency and how to try it: `test` returns, or raises what is wrong.
+    """A dependency and its test: `test` returns, or raises the error.
 
-    A critical one decides about readiness and health, one with `only_readiness` about readiness
-    alone. `budget_s` is how long a probe waits. A failure that is `forgiven` does not decide about
-    readiness yet: a dependency that all replicas share would take all of them out at once.
+    A critical check affects readiness and health; with `only_readiness`, readiness only. `budget_s`
+    is how long a probe waits. A failure that is `forgiven` does not affect readiness yet: otherwise
+    a shared dependency would take all replicas out of service at once.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """How a check went; `reason` is safe to show, empty when it passed."""
+    """The result of a check; `reason` is safe to show, and empty if it passed."""
 
     name: str
     critical: bool
@@ -123,7 +123,7 @@ class Checks:
 
     def results(self) -> Sequence[Result]:
         """Return a result for each check, at most `fresh_s` old."""
-        with self._lock:  # whoever waits here finds fresh results
+        with self._lock:  # a caller that waited here gets the fresh results
             if time.monotonic() - self._done_at >= self._fresh_s:
                 for trial in self._trials:
                     trial.begin()
@@ -133,7 +133,7 @@ class Checks:
 
 
 class _Trial:
-    """One check, at most one run of it at a time: a dependency that hangs costs one thread."""
+    """One check, which runs at most once at a time: a dependency that hangs costs one thread."""
 
     def __init__(self, check: Check) -> None:
         self._check = check
@@ -155,7 +155,7 @@ class _Trial:
         self._error = None
         try:
             self._check.test()
-        except Exception as error:  # noqa: BLE001 whatever a check raises is its answer
+        except Exception as error:  # noqa: BLE001 any exception is the result of the check
             self._error = error
         self._ended_at = time.monotonic()
         self._done.set()
@@ -185,7 +185,7 @@ class _Trial:
 
 
 def reason(error: BaseException) -> str:
-    """Say in a few words what went wrong, without any of the error's details."""
+    """Return a short reason for an error, without its details."""
     if isinstance(error, OrdersError):
         return str(error)  # by definition safe to show
     for cause in _chain(error):
@@ -207,7 +207,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 class ProbeReport(msgspec.Struct, frozen=True):
-    """An answer: an HTTP status and a line for each thing looked at."""
+    """An answer: an HTTP status and a line for each check."""
 
     status: int
     lines: Sequence[str]
@@ -219,12 +219,12 @@ def livez(state: State) -> ProbeReport:
 
 
 def startupz(state: State) -> ProbeReport:
-    """Pass once the start is done."""
+    """Pass once the start has finished."""
     return _report("startupz", [_condition("started", "not yet", holds=state.started)])
 
 
 def readyz(state: State, checks: Checks) -> ProbeReport:
-    """Pass when work can be sent here. A draining process says so without looking further."""
+    """Pass if the process can take work. A draining process fails without running the checks."""
     if state.draining:
         return _report("readyz", [_condition("serving", "shutting down", holds=False)])
     started = _condition("started", "not yet", holds=state.started)
@@ -232,7 +232,7 @@ def readyz(state: State, checks: Checks) -> ProbeReport:
 
 
 def health(checks: Checks) -> tuple[int, dict[str, Any]]:
-    """Return status and body of `/health`: 503 only when something critical is out."""
+    """Return status and body of `/health`: 503 only if a critical dependency fails."""
     results = [result for result in checks.results() if not result.only_readiness]
     failed = [result for result in results if not result.passed]
     unhealthy = any(result.critical for result in failed)
@@ -271,6 +271,10 @@ def _line(result: Result) -> str:
     if result.passed:
         return f"[+]{result.name} ok"
     note = (
-        " (not for long yet)" if result.forgiven else "" if result.critical else " (not critical)"
+        " (tolerated for a short time)"
+        if result.forgiven
+        else ""
+        if result.critical
+        else " (not critical)"
     )
     return f"[-]{result.name} failed: {result.reason}{note}"

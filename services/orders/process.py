@@ -1,4 +1,4 @@
-"""What relay, worker and notifier have in common as processes: start, probes, signals, drain."""
+"""The common parts of relay, worker and notifier: start, probes, signals, drain."""
 
 import contextlib
 import signal
@@ -24,24 +24,24 @@ _log = structlog.get_logger()
 
 
 class Life:
-    """From ready to the signal that ends the process."""
+    """The process from its start to the signal that ends it."""
 
     def __init__(self, state: ProcessState) -> None:
         self._state = state
         self._ending = threading.Event()
 
     def watch(self, progress: Watch, stalled_after_s: float = STALLED_AFTER_S) -> None:
-        """Let the process be restarted when this work does not get on."""
+        """Have liveness fail, and so the process restarted, if this work makes no progress."""
         self._state.watch(progress, stalled_after_s)
 
     def end(self, number: int, _frame: object) -> None:
-        """Begin to end (a signal handler). Readiness turns false first."""
+        """Start the shutdown (a signal handler). Readiness turns false first."""
         self._state.drain()
         _log.info("process.stopping", signal=signal.Signals(number).name)
         self._ending.set()
 
     def run_until_signal(self) -> None:
-        """Say that the start is done, then stay until a signal comes."""
+        """Record that the start has finished, then wait for a signal."""
         self._state.start()
         _log.info("process.started")
         while not self._ending.wait(_BEAT_S):
@@ -50,7 +50,7 @@ class Life:
 
 @contextlib.contextmanager
 def running(name: str, environ: Mapping[str, str], checks: Iterable[Check]) -> Iterator[Life]:
-    """Set up logs, traces, probes and signals; what the block starts, it also stops.
+    """Set up logs, traces, probes and signals for the block, and shut them down after it.
 
     `name` is one of ADMIN_PORTS. Raises SettingError, and OrdersError when the admin port is taken.
     """
@@ -74,7 +74,7 @@ def running(name: str, environ: Mapping[str, str], checks: Iterable[Check]) -> I
 
 
 def begin_telemetry(name: str, environ: Mapping[str, str]) -> None:
-    """Set up logs and traces, and point at settings that nobody reads."""
+    """Set up logs and traces, and warn of settings that no process reads."""
     logs.configure(settings.load(settings.LogSettings, environ), name)
     tracing.configure(name)
     for variable in settings.unknown(environ):
@@ -83,7 +83,7 @@ def begin_telemetry(name: str, environ: Mapping[str, str]) -> None:
 
 
 def problem_check(name: str, problem: Callable[[], str | None], *, critical: bool = True) -> Check:
-    """Make a readiness check of something that knows what is wrong with it."""
+    """Return a readiness check that fails while `problem` returns a text."""
 
     def test() -> None:
         if (text := problem()) is not None:

@@ -1,4 +1,4 @@
-"""After a standby was promoted: sequences ahead, caches empty, the relay awake."""
+"""Repairs after a standby was promoted: advance sequences, clear caches, wake the relay."""
 
 import argparse
 import sys
@@ -13,8 +13,8 @@ from orders.database import promotion
 from orders.database.statements import DatabaseUnavailable
 from orders.settings import CacheSettings, DatabaseSettings, load
 
-# A server of another make, or a right that is missing. Anything else may go by: a statement that
-# took too long, a full disk, a table that is being migrated.
+# A server of another make, or a missing right. All else may be temporary: a slow statement, a full
+# disk, a table in migration.
 _CANNOT_TELL: Final = (
     errors.InsufficientPrivilege, errors.UndefinedFunction, errors.FeatureNotSupported,
 )  # fmt: skip
@@ -27,35 +27,36 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
         "--skip",
         type=int,
         default=promotion.SKIP,
-        help="numbers to leave out: more than the old primary can have given out unseen",
+        help="numbers to skip: more than the old primary can have assigned without replicating"
+        " them",
     )
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Do what is left to do and say so; a second run changes nothing. Raises OrdersError."""
+    """Do the remaining repairs and print them; a second run changes nothing. Raises OrdersError."""
     database, cache = load(DatabaseSettings), load(CacheSettings)
     if cache.url:
-        target_of(cache.url)  # a wrong one is refused before anything is done
+        target_of(cache.url)  # refuse a wrong URL before anything is changed
     result = promotion.follow_up(database, chosen.skip)
     lines = [f"sequence {name}: set to {value}" for name, value in result.sequences.items()]
     if not result.new:
         lines.append(f"timeline {result.timeline}: nothing to do for the sequences")
-    lines.append(f"cache: {flush(cache)} orders forgotten")
+    lines.append(f"cache: {flush(cache)} orders removed")
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 
 
 class FollowUp:
-    """What a leader does in its term if a promotion was not followed up; tried until it is done."""
+    """A leader's repairs after a promotion, tried until they succeed."""
 
     def __init__(self, database: DatabaseSettings, cache: CacheSettings) -> None:
         self._database, self._cache = database, cache
         self._flush_due = False
 
     def __call__(self) -> None:
-        """Follow a promotion up if nobody did. Raises Transient and RedisDown: call it again.
+        """Do the repairs if nobody has. Raises Transient and RedisDown: call it again.
 
-        Where the server cannot tell whether it was promoted, that is left to a person.
+        If the server cannot tell whether it was promoted, a person must do them.
         """
         try:
             result = promotion.follow_up(self._database)

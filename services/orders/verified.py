@@ -1,7 +1,7 @@
-"""Which connections are encrypted and verify their server, and what to do about those that do not.
+"""Checks that connections are encrypted and verify their server, with advice if they do not.
 
-Verified: the server has shown a certificate of an authority that we trust, for the host that the
-setting names. Connections that stay on this machine need none of it.
+Verified: the server presents a certificate from an authority that we trust, for the host in the
+setting. Connections to this machine need neither.
 """
 
 import ipaddress
@@ -18,37 +18,39 @@ UNVERIFIED: Final = "ORDERS_TLS_UNVERIFIED"
 ALL: Final = "*"
 NONE: Final = "none"
 
-# OpenSSL's codes of what is wrong with a certificate (x509_vfy.h).
+# OpenSSL's codes for faults of a certificate (x509_vfy.h).
 _EXPIRED: Final = frozenset({9, 10})
 _OTHER_HOST: Final = frozenset({62, 64})
 
 EXPIRED: Final = "the server's certificate has expired or is not valid yet: renew it"
-OTHER_HOST: Final = "the server's certificate is for another host: name the host that it is for"
+OTHER_HOST: Final = (
+    "the server's certificate is for another host: use the host name in the certificate"
+)
 UNKNOWN_AUTHORITY: Final = (
-    "the server's certificate is of an authority that is not trusted: add the authority to "
+    "the server's certificate is from an authority that is not trusted: add the authority to "
 )
-TLS_DEMANDED: Final = "the server demands TLS: set sslmode=verify-full"
+TLS_DEMANDED: Final = "the server requires TLS: set sslmode=verify-full"
 CLIENT_DEMANDED: Final = (
-    "the server demands a certificate of the client: set sslcert and sslkey in the URL"
+    "the server requires a client certificate: set sslcert and sslkey in the URL"
 )
-# What a server of HTTP, AMQP or Redis says of our own certificate.
+# Faults of our own certificate, as an HTTP, AMQP or Redis server reports them.
 _PAGE: Final = "docs/tls.md, Certificates of the client"
 CERTIFICATE_ABSENT: Final = (
-    f"the server demands a certificate of the client: set its file and its key's ({_PAGE})"
+    f"the server requires a client certificate: set its file and its key file ({_PAGE})"
 )
 CERTIFICATE_UNTRUSTED: Final = (
-    "the server does not trust the authority of our certificate: have the server trust it, or set"
-    f" a certificate of an authority that it trusts ({_PAGE})"
+    "the server does not trust the authority of our certificate: make the server trust it, or set"
+    f" a certificate from an authority that it trusts ({_PAGE})"
 )
 CERTIFICATE_EXPIRED: Final = f"our certificate has expired: replace its file ({_PAGE})"
 CERTIFICATE_REFUSED: Final = (
-    f"the server refuses our certificate: see its log, and set another one ({_PAGE})"
+    f"the server refuses our certificate: see its log, and set another certificate ({_PAGE})"
 )
 HANDSHAKE_REFUSED: Final = (
-    "the server refuses the handshake: it may demand a certificate of the client"
+    "the server refuses the handshake: it may require a client certificate"
     f" ({_PAGE}), or another version of TLS"
 )
-# The alerts of RFC 8446, section 6.2, as OpenSSL ends their names.
+# The alerts of RFC 8446, section 6.2: the ends of OpenSSL's names.
 _OF_ALERTS: Final = {
     "CERTIFICATE_REQUIRED": CERTIFICATE_ABSENT,
     "UNKNOWN_CA": CERTIFICATE_UNTRUSTED,
@@ -60,7 +62,7 @@ _OF_ALERTS: Final = {
     "ACCESS_DENIED": CERTIFICATE_REFUSED,
     "HANDSHAKE_FAILURE": HANDSHAKE_REFUSED,
 }
-# nginx takes the connection and answers 400, without a code of ours.
+# nginx accepts the connection and answers 400 with a page.
 _OF_NGINX: Final = {
     b"No required SSL certificate was sent": CERTIFICATE_ABSENT,
     b"The SSL certificate error": CERTIFICATE_REFUSED,
@@ -87,14 +89,14 @@ def _redis(url: str, _environ: Mapping[str, str]) -> str | None:
     unverified = query.get("ssl_cert_reqs", [""])[0] in {"none", "optional"}
     any_host = query.get("ssl_check_hostname", [""])[0].lower() in {"false", "0", "no"}
     if (unverified or any_host) and not _all_local(url):
-        return "ssl_cert_reqs or ssl_check_hostname switch verification off: leave them out"
+        return "ssl_cert_reqs or ssl_check_hostname disables verification: remove them"
     return None
 
 
 def _amqp(url: str, _environ: Mapping[str, str]) -> str | None:
     fault = _scheme(url, "amqps", "amqp://")
     if fault is None and "protocol" in urlsplit(url).query and not _all_local(url):
-        return "ssl_options with a protocol switch verification off: leave the protocol out"
+        return "ssl_options with a protocol disables verification: remove the protocol"
     return fault
 
 
@@ -128,7 +130,7 @@ def is_local(host: str) -> bool:
         return False
 
 
-# Words of libpq, OpenSSL, PostgreSQL and PgBouncer, and what to do.
+# Messages of libpq, OpenSSL, PostgreSQL and PgBouncer, and our advice.
 _OF_LIBPQ: Final = {
     "does not match host name": OTHER_HOST,
     "server certificate for": OTHER_HOST,
@@ -136,10 +138,10 @@ _OF_LIBPQ: Final = {
     "requires a valid client certificate": CLIENT_DEMANDED,
     "SSL required": TLS_DEMANDED,
     "no encryption": TLS_DEMANDED,
-    # libpq does not tell them apart.
+    # libpq reports both with the same words.
     "certificate verify failed": f"{UNKNOWN_AUTHORITY}{OF_POSTGRES}, or renew it if it has expired",
     "root certificate file": f"sslmode=verify-full needs an authority: set {OF_POSTGRES}",
-    "does not support SSL": "the server has no TLS: switch it on there, or use another sslmode",
+    "does not support SSL": "the server has no TLS: enable it there, or use another sslmode",
 }
 
 _log = structlog.get_logger()
@@ -162,9 +164,9 @@ VARIABLES: Final = tuple(_JUDGES)
 
 
 def faults(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield each variable whose connections are not verified, with what to do about it."""
+    """Yield each variable whose connections are not verified, with advice."""
     for variable, judge in _JUDGES.items():
-        # Replicas are parted by comma; a comma within a URL parts its hosts.
+        # Commas separate replicas; a comma within a URL separates its hosts.
         first, *others = environ.get(variable, "").strip().split(",postgres")
         for url in (first, *(f"postgres{other}" for other in others)):
             if (fault := _judged(judge, url, environ)) is not None:
@@ -175,8 +177,8 @@ def faults(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 def _judged(judge: _Judge, url: str, environ: Mapping[str, str]) -> str | None:
     try:
         return judge(url, environ)
-    except ValueError:  # whose text repeats the URL, and its password
-        return "its host cannot be read: an IPv6 address stands in [ ]"
+    except ValueError:  # its text contains the URL and its password
+        return "its host cannot be read: put an IPv6 address in [ ]"
 
 
 def refused(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -188,9 +190,9 @@ def refused(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def report(environ: Mapping[str, str]) -> None:
-    """Log what is not verified, unless it is allowed by name; what is set for OTLP is refused.
+    """Log unverified connections that are not allowed by name; refuse those for OTLP.
 
-    Raises SettingError. Everything else was refused when its settings were read.
+    Raises SettingError. All others were refused when their settings were read.
     """
     allowed = allowances(environ.get(UNVERIFIED, ""))
     for variable, fault in faults(environ):
@@ -201,22 +203,24 @@ def report(environ: Mapping[str, str]) -> None:
 
 
 def refusal(variable: str, fault: str) -> str:
-    """Say why a setting is refused, and both ways out."""
+    """Return why a setting is refused, and both remedies."""
     return f"{variable} is refused: {fault}; or name {variable} in {UNVERIFIED}"
 
 
 def allowances(text: str) -> frozenset[str]:
-    """Read the setting: `*` for all, `none`, or names of variables by comma; raises ValueError."""
+    """Read the setting: `*`, `none`, or names separated by commas. Raises ValueError."""
     names = frozenset(name.strip() for name in (text.strip() or ALL).split(","))
     if names in ({ALL}, {NONE}):
         return names
     if unknown := sorted(names - set(VARIABLES)):
-        raise ValueError(f"{', '.join(unknown)}: expected *, none, or of {', '.join(VARIABLES)}")
+        raise ValueError(
+            f"{', '.join(unknown)}: expected *, none, or some of {', '.join(VARIABLES)}"
+        )
     return names
 
 
 def advice(error: BaseException, authorities: str = AUTHORITIES) -> str | None:
-    """Say what to do about a certificate that was refused; None if that was not it."""
+    """Return advice on a refused certificate, or None for another error."""
     visited: set[int] = set()
     waiting: list[object] = [error]
     while waiting:
@@ -243,12 +247,12 @@ def _advice(code: int, authorities: str) -> str:
 
 
 def advice_of_libpq(message: str) -> str | None:
-    """Say what to do about the words with which libpq refuses a server; None for others."""
+    """Return advice on a message of libpq, or None."""
     matches = (advice for words, advice in _OF_LIBPQ.items() if words in message)
     return next(matches, None)
 
 
 def advice_of_nginx(body: bytes) -> str | None:
-    """Say what to do about the page with which nginx refuses a client; None for others."""
+    """Return advice on an error page of nginx, or None."""
     matches = (advice for words, advice in _OF_NGINX.items() if words in body)
     return next(matches, None)

@@ -1,8 +1,8 @@
-"""Whether the threads that do the work get on with it: what `/livez` is decided by.
+"""The progress of working threads, which decides about `/livez`.
 
-A thread that waits for work is not looked at; one that has work in hand must take a step now and
-then. Statements and turns of a loop are steps, and each has a deadline, so a thread without a step
-for long hangs where only a restart helps.
+Threads that wait for work are ignored; a thread with work must take a step now and then. Statements
+and turns of a loop are steps with a deadline. So a thread without a step for long hangs, and only a
+restart helps.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _current = threading.local()
 
 
 class Watch:
-    """The work of one kind that is in hand, on any number of threads. Thread-safe."""
+    """Work of one kind in progress, on any number of threads. Thread-safe."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -37,7 +37,7 @@ class Watch:
             self._stepped_at_s.pop(threading.get_ident(), None)
 
     def watching(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Return the function, its calls counted as work."""
+        """Return the function; its calls count as work."""
 
         @functools.wraps(function)
         def watched(*arguments: P.args, **named: P.kwargs) -> R:
@@ -47,17 +47,17 @@ class Watch:
         return watched
 
     def step(self) -> None:
-        """Note that this thread got on."""
+        """Record a step of this thread."""
         self._stepped_at_s[threading.get_ident()] = time.monotonic()
 
     def silent_s(self) -> float:
-        """Return for how long the slowest thread with work in hand has not got on; 0: none has."""
+        """Return the longest time without a step of a thread with work; 0 if no thread has work."""
         now_s = time.monotonic()
         return max((now_s - at_s for at_s in list(self._stepped_at_s.values())), default=0.0)
 
 
 def step() -> None:
-    """Note that the work in hand on this thread, if there is any, got on."""
+    """Record a step of this thread, if it has work."""
     current: Watch | None = getattr(_current, "watch", None)
     if current is not None:
         current.step()

@@ -90,7 +90,7 @@ def test_no_number_that_was_lost_is_given_out_again(servers: Pair, redis_url: st
     assert first.returncode == 0, first.stderr
     assert "sequence orders_id_seq: set to" in first.stdout
     assert "sequence outbox_seq_seq: set to" in first.stdout
-    assert "cache: 2 orders forgotten" in first.stdout
+    assert "cache: 2 orders removed" in first.stdout
     assert redis.call(b"GET", "order:1") is not None, "of somebody else"
     again = after_promotion(servers.standby.url, redis_url)
     assert (again.returncode, "nothing to do" in again.stdout) == (0, True)

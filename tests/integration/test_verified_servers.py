@@ -104,7 +104,7 @@ def test_postgresql_is_verified(pooler: TlsPooler, certificates: Certificates) -
     assert pooler.problem() is None
     untrusted = pooler.problem(sslrootcert=certificates.other.bundle)
     assert untrusted == (
-        "the server's certificate is of an authority that is not trusted: add the authority to"
+        "the server's certificate is from an authority that is not trusted: add the authority to"
         " PGSSLROOTCERT (or sslrootcert in the URL), or renew it if it has expired"
     )
     another = pooler.problem(host="db.example", hostaddr="127.0.0.1")

@@ -62,7 +62,7 @@ def test_a_failure_that_is_forgiven_shows_but_leaves_the_pod_ready() -> None:
     refused = fail_with(TimeoutError())
     status, text = ask("/readyz?verbose", Check("postgres", refused, forgiven=lambda: True))
     assert status == 200
-    assert "[-]postgres failed: timed out (not for long yet)\n" in text
+    assert "[-]postgres failed: timed out (tolerated for a short time)\n" in text
     assert ask("/readyz", Check("postgres", refused, forgiven=lambda: False))[0] == 503
     assert ask("/health", Check("postgres", refused, forgiven=lambda: True))[0] == 503
 

@@ -77,7 +77,7 @@ def test_what_is_accepted_is_within_bounds_and_means_the_same_to_limits(
         ([{**TENANT, "claim": None}], '"per": "tenant" needs a "claim"'),
         ([OWN, OWN], "two policies are named own"),
         ([{**OWN, "name": "default"}], "two policies are named default"),
-        ([{**OWN, "name": f"p{n}"} for n in range(MOST + 1)], "32 policies at most"),
+        ([{**OWN, "name": f"p{n}"} for n in range(MOST + 1)], "at most 32 policies"),
     ],
 )
 def test_what_is_wrong_is_named(policies: Any, words: str) -> None:

@@ -1,1 +1,1 @@
-"""Commands that compare the orders with the ledgers of others, and settle open cases."""
+"""Commands that compare orders with the ledgers of Payment and Inventory, and settle open cases."""
