@@ -20,12 +20,12 @@ def _budgets(manifests: list[Manifest]) -> Iterator[str]:
         if len(selected) != 1:
             yield f"the budget {name} selects the pods of {len(selected)} workloads"
             continue
-        fewest = _fewest(manifests, selected[0])
+        fewest, most = _bounds(manifests, selected[0])
         spare = spec.get("maxUnavailable", fewest - spec.get("minAvailable", 0))
         if min(spare, fewest) < 1:
             yield f"the budget {name} lets none of {fewest} pods go"
-        if spare >= fewest:
-            yield f"the budget {name} lets all of {fewest} pods go"
+        if 1 < most <= spare:
+            yield f"the budget {name} lets all of {most} pods go"
 
 
 def _autoscalers(manifests: list[Manifest]) -> Iterator[str]:
@@ -44,12 +44,18 @@ def _autoscalers(manifests: list[Manifest]) -> Iterator[str]:
             yield f"the autoscaler {name} has less room than none"
 
 
-def _fewest(manifests: list[Manifest], workload: Manifest) -> int:
-    """Return how many pods a workload has at the least."""
-    for scaler in _of_kind(manifests, "HorizontalPodAutoscaler"):
-        if scaler["spec"]["scaleTargetRef"]["name"] == workload["metadata"]["name"]:
-            return int(scaler["spec"]["minReplicas"])
-    return int(workload["spec"].get("replicas", 1))
+def _bounds(manifests: list[Manifest], workload: Manifest) -> tuple[int, int]:
+    """Return how many pods a workload has at least and at most."""
+    for kind, fewest, most in (
+        ("HorizontalPodAutoscaler", "minReplicas", "maxReplicas"),
+        ("ScaledObject", "minReplicaCount", "maxReplicaCount"),
+    ):
+        for scaler in _of_kind(manifests, kind):
+            spec = scaler["spec"]
+            if spec["scaleTargetRef"]["name"] == workload["metadata"]["name"]:
+                return spec[fewest], spec[most]
+    replicas = int(workload["spec"].get("replicas", 1))
+    return replicas, replicas
 
 
 def _selects(selector: dict[str, Any], workload: Manifest) -> bool:

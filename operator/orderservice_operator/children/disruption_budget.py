@@ -1,20 +1,29 @@
 """The PodDisruptionBudget of a process."""
 
 from orderservice_operator.children.manifest import Manifest, child, selector
-from orderservice_operator.children.processes import Process, fewest_replicas, name_of, section
+from orderservice_operator.children.processes import (
+    Process,
+    fewest_replicas,
+    most_replicas,
+    name_of,
+    section,
+)
 from orderservice_operator.resource.spec import OrderService
 
 
 def disruption_budget(service: OrderService, process: Process) -> Manifest | None:
-    """Return the budget of a process, or None: with a single pod it would block every drain."""
+    """Return the budget of a process, or None where there never are two pods.
+
+    At least one pod may always be evicted, or nodes could never be drained.
+    """
     budget = section(service, process).pod_disruption_budget
-    replicas = fewest_replicas(service, process)
-    if not budget.enabled or replicas < 2:
+    fewest = fewest_replicas(service, process)
+    if not budget.enabled or most_replicas(service, process) < 2:
         return None
-    if budget.min_available is None:
+    if budget.min_available is None or fewest < 2:
         limit = {"maxUnavailable": budget.max_unavailable or 1}
-    else:  # at least one pod may always be evicted, or nodes could never be drained
-        limit = {"minAvailable": min(budget.min_available, replicas - 1)}
+    else:
+        limit = {"minAvailable": min(budget.min_available, fewest - 1)}
     manifest = child(
         service,
         "policy/v1",

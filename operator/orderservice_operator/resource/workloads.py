@@ -39,7 +39,7 @@ _RANGE = Rule(
 
 
 class DisruptionBudget(Section, frozen=True):
-    """How many pods may be evicted at once; exists only for more than one replica."""
+    """How many pods may be evicted at once; exists only where there can be two pods."""
 
     rules: ClassVar = (
         Rule(
@@ -52,7 +52,10 @@ class DisruptionBudget(Section, frozen=True):
     enabled: Annotated[bool, Meta(description="Create a PodDisruptionBudget.")] = True
     min_available: Annotated[
         Replicas | None,
-        Meta(description="Pods that must stay available; less than the number of pods."),
+        Meta(
+            description="Pods that must stay available; less than the number of pods. With an"
+            " autoscaler that starts at one pod, one pod may be unavailable instead."
+        ),
     ] = None
     max_unavailable: Annotated[
         ScaledReplicas | None,

@@ -256,6 +256,18 @@ def test_a_single_replica_has_no_disruption_budget(children: Any) -> None:
     assert ("PodDisruptionBudget", "minimal-relay") not in children(relay={"replicas": 1})
 
 
+@pytest.mark.parametrize("budget", [None, {"minAvailable": 1}])
+def test_pods_that_an_autoscaler_adds_do_not_go_all_at_once(
+    children: Any, budget: dict[str, int] | None
+) -> None:
+    api: dict[str, Any] = {"autoscaling": {"minReplicas": 1, "maxReplicas": 3}}
+    if budget:
+        api["podDisruptionBudget"] = budget
+    spec = children(api=api)["PodDisruptionBudget", "minimal-api"]["spec"]
+    assert spec["maxUnavailable"] == 1  # a single pod may go: minAvailable would keep its node
+    assert "minAvailable" not in spec
+
+
 @pytest.mark.parametrize(("minimum", "expected"), [(1, 1), (2, 1), (9, 1)])
 def test_a_disruption_budget_always_lets_one_pod_go(
     children: Any, minimum: int, expected: int
