@@ -541,7 +541,7 @@ class WorkerSettings(Group, frozen=True):
     ] = 5
 
     @property
-    def together(self) -> int:
+    def effective_set_size(self) -> int:
         """The size of sets; 1 if each order is handled singly."""
         return self.set_size if self.prefetch > 1 else 1
 
