@@ -66,24 +66,26 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     arguments = argparse.ArgumentParser(
         prog="python -m loadtest",
-        description="Put the order service under load and decide whether it held.",
+        description="Put the order service under load and check that it meets its thresholds.",
         epilog="exit codes: 0 passed, 1 a threshold, 2 an invariant, 3 could not be run",
     )
-    arguments.add_argument("scenario", nargs="*", help="by name, or `all`; none: list them")
-    arguments.add_argument("--host", help="a service that runs already [a stack of our own]")
+    arguments.add_argument(
+        "scenario", nargs="*", help="scenarios by name, or `all`; none: list them"
+    )
+    arguments.add_argument("--host", help="a service that already runs [a local stack]")
     arguments.add_argument("--wait", type=float, default=0, metavar="S", help="for the host [0]")
     arguments.add_argument(
         "--duration", type=float, metavar="S", help="stretch the load to S seconds"
     )
     arguments.add_argument(
-        "--scale", type=float, default=1, metavar="X", help="X times the customers"
+        "--scale", type=float, default=1, metavar="X", help="multiply the customers by X"
     )
     arguments.add_argument(
         "--rate", type=float, metavar="N", help="N journeys arrive a second, whatever the answers"
     )
     arguments.add_argument(
         "--threshold", action="append", default=[], metavar="F<=N", type=threshold,
-        help="hold one more figure, `create.p99_ms<=200` or `create.rate>=50` or `==`",
+        help="add a threshold: `create.p99_ms<=200`, `create.rate>=50`, or with `==`",
     )  # fmt: skip
     arguments.add_argument(
         "--abort-on-fail", action="store_true", help="end the load at the first breach (1)"
@@ -92,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
         "--processes", type=int, default=2, help="Locust workers forked here [2]"
     )
     arguments.add_argument(
-        "--workers", type=int, default=0, help="wait for so many workers instead"
+        "--workers", type=int, default=0, help="wait for this many workers instead"
     )
     arguments.add_argument(
         "--master-port",
@@ -100,12 +102,18 @@ def parser() -> argparse.ArgumentParser:
         default=MASTER_PORT,
         help="where workers connect",
     )
-    arguments.add_argument("--worker-of", metavar="HOST[:PORT]", help="be a worker of that master")
+    arguments.add_argument(
+        "--worker-of", metavar="HOST[:PORT]", help="run as a worker of this master"
+    )
     arguments.add_argument(
         "--ui", action="store_true", help="Locust's web page while it runs (8089)"
     )
-    arguments.add_argument("--by-hand", action="store_true", help="ask for faults we cannot cause")
-    arguments.add_argument("--regression", type=float, metavar="R", help="refuse R × the baseline")
+    arguments.add_argument(
+        "--by-hand", action="store_true", help="prompt for faults that we cannot cause"
+    )
+    arguments.add_argument(
+        "--regression", type=float, metavar="R", help="fail above R × the baseline"
+    )
     arguments.add_argument("--save-baseline", action="store_true", help="make this the baseline")
     return arguments
 
@@ -166,7 +174,7 @@ def run_each(
 
 
 def run_one(scenario: Scenario, target: Target, options: RunOptions) -> ExitCode:
-    """Run one, and leave the result as the last line for those who only have the output."""
+    """Run one scenario; print the result as the last line of the output."""
     progress.say(f"{scenario.name}: {scenario.proves} ({scenario.seconds:.0f} s, {target.host})")
     result = run(scenario, target, options)
     if target.stack is None:

@@ -19,7 +19,7 @@ from loadtest.target.local_stack import REPOSITORY
 
 LOCUSTFILE: Final = Path(__file__).parent / "locusts" / "locustfile.py"
 MASTER_PORT: Final = 5557
-_STOP_TIMEOUT_S: Final = 30  # nobody is interrupted in the middle of a purchase
+_STOP_TIMEOUT_S: Final = 30  # no purchase is interrupted
 _BROKEN_OFF_WITHIN_S: Final = 10.0
 _BEGIN_WITHIN_S: Final = 60.0
 _WORKERS_WITHIN_S: Final = 600
@@ -111,7 +111,7 @@ def _await_begin(running: "subprocess.Popen[bytes]", out: Path) -> None:
     until = time.monotonic() + within_s
     while not (out / "began").exists():
         if running.poll() is not None or time.monotonic() > until:
-            raise SetupFailed(f"Locust did not begin: {_last_words(out)}")
+            raise SetupFailed(f"Locust did not start: {_last_words(out)}")
         time.sleep(0.1)
 
 

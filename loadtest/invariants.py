@@ -1,4 +1,4 @@
-"""What must be true of every run, whatever was broken meanwhile: pure, over purchases and books."""
+"""The invariants of every run, under any fault: pure functions of purchases and books."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ _SHOWN: Final = 5
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """How one invariant came out: `broken` counts, `examples` show."""
+    """The result of one invariant: the number of violations, and examples."""
 
     invariant: str
     broken: int
@@ -30,15 +30,15 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def lost(evidence: Evidence) -> Iterator[str]:
-    """Find orders that a customer was promised and the service does not know."""
+    """Find orders that were accepted but that the service does not have."""
     for purchase in evidence.purchases:
         for order_id in purchase.order_ids:
             if order_id not in evidence.books.orders:
-                yield f"order {order_id} was accepted and is not there"
+                yield f"order {order_id} was accepted but does not exist"
 
 
 def unended(evidence: Evidence) -> Iterator[str]:
-    """Find orders that never came to an end."""
+    """Find orders that never ended."""
     for order in evidence.books.orders.values():
         if order.status not in ENDED:
             yield f"order {order.id} is still {order.status}"
@@ -82,7 +82,7 @@ def uninvited(evidence: Evidence) -> Iterator[str]:
 
 
 def changed_after_the_end(evidence: Evidence) -> Iterator[str]:
-    """Find orders that a customer saw ended and that are something else now.
+    """Find orders whose status changed after a customer saw their end.
 
     A completed order may still be cancelled or refunded, by somebody who asks for it.
     """
@@ -96,7 +96,7 @@ def changed_after_the_end(evidence: Evidence) -> Iterator[str]:
 
 
 def wrongly_stocked(evidence: Evidence) -> Iterator[str]:
-    """Find ended orders whose stock is not taken, or is, or is still held."""
+    """Find ended orders whose stock does not match their status."""
     # Without those that were released before they were made.
     reservations = {
         reservation.order_id: reservation
@@ -131,7 +131,7 @@ def completed_though_declined(evidence: Evidence) -> Iterator[str]:
 
 
 def oversold(evidence: Evidence) -> Iterator[str]:
-    """Find products of which more was promised than there was."""
+    """Find products that were sold beyond their stock."""
     reserved: Counter[int] = Counter()
     for reservation in evidence.books.reservations or ():
         if reservation.status not in ("released", "returned"):

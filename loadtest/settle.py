@@ -1,4 +1,4 @@
-"""After the load: wait until every order has come to its end, then check the books."""
+"""After the load: wait until every order has ended, then check the books."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from loadtest.target.orders import Orders
 
 Entry = TypeVar("Entry", Payment, Reservation)
 _LOOK_EVERY_S: Final = 1.0
-# What follows an order's end: its stock is taken or given back by the next message.
+# After an order's end the next message commits or releases its stock.
 _BOOKED_WITHIN_S: Final = 30.0
 
 

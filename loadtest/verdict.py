@@ -1,4 +1,4 @@
-"""Decide: figures against thresholds, findings, and what they come to as an exit code."""
+"""The verdict: figures against thresholds, findings, and the exit code."""
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ _GRAVITY: Final = (ExitCode.PASSED, ExitCode.THRESHOLD, ExitCode.SETUP, ExitCode
 
 
 class Check(msgspec.Struct, frozen=True):
-    """How one threshold came out; `value` is None where the figure was not measured."""
+    """The result of one threshold; `value` is None if the figure was not measured."""
 
     threshold: Threshold
     value: float | None
@@ -31,14 +31,14 @@ class Check(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """Say what was asked."""
+        """Return the threshold as text."""
         return f"{self.threshold.figure} {self.threshold.bound} {self.threshold.limit:g}"
 
 
 def check(
     thresholds: Iterable[Threshold], figures: Mapping[str, float], *, local: bool
 ) -> list[Check]:
-    """Hold every threshold against the figures."""
+    """Compare the figures with every threshold."""
     return [
         _check(threshold, figures.get(threshold.figure), local=local) for threshold in thresholds
     ]
@@ -57,12 +57,12 @@ def _check(threshold: Threshold, value: float | None, *, local: bool) -> Check:
 
 
 def worst(verdicts: Iterable[ExitCode]) -> ExitCode:
-    """Give the gravest: a broken invariant outweighs a run that failed, that one a threshold."""
+    """Return the worst verdict: broken invariant, then failed run, then threshold."""
     return max(verdicts, key=_GRAVITY.index)
 
 
 def decide(checks: Sequence[Check], findings: Sequence[Finding]) -> ExitCode:
-    """Give the exit code; a broken invariant outweighs any threshold."""
+    """Return the exit code; a broken invariant outweighs any threshold."""
     if not all(finding.holds for finding in findings):
         return ExitCode.INVARIANT
     return ExitCode.PASSED if all(check.holds for check in checks) else ExitCode.THRESHOLD

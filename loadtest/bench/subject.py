@@ -39,11 +39,11 @@ class Bench(NamedTuple):
     plan: Plan
 
     def ours(self, process: str) -> list[str]:
-        """Name the components of a process of ours: this checkout's, and that of before."""
+        """Return the components to measure for a process: ours, and the compared checkout's."""
         return [process, process + BEFORE] if self.testbed.compares else [process]
 
     def pairs(self, process: str) -> list[tuple[str, str]]:
-        """Return the comparison with the checkout of before, if there is one."""
+        """Return the comparison with the other checkout, if there is one."""
         return [(process, process + BEFORE)] if self.testbed.compares else []
 
     def stated(self, lines: str, last: int, first: int = 1) -> Throughput:

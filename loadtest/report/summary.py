@@ -62,7 +62,7 @@ def knee(result: RunResult) -> str:
     if not result.scenario.knee:
         return ""
     if "knee.users" not in result.figures:
-        return "knee: none, the first step was too much already"
+        return "knee: none, the first step was already too much"
     users, rate, p99_ms = (
         result.figures[f"knee.{figure}"] for figure in ("users", "rate", "p99_ms")
     )
@@ -78,8 +78,8 @@ def lateness(figures: dict[str, float]) -> str:
     if late_ms < BUSY_MS:
         return ""
     return (
-        f"The machine was busy: one in a hundred naps of 1 ms ended {late_ms:.0f} ms late. "
-        "The latencies of this run are not the service's alone."
+        f"The machine was busy: 1 % of sleeps of 1 ms ended at least {late_ms:.0f} ms late. "
+        "The latencies of this run are not only the service's."
     )
 
 

@@ -24,7 +24,7 @@ SCENARIO = Scenario(
     thresholds=(
         *UNHARMED,
         *PAID,
-        # Every way a cancellation can go was gone.
+        # Every outcome of a cancellation occurred.
         at_least("cancel.status_202", 50),
         at_least("cancel.status_200", 50),
         at_least("cancel.status_409", 1),

@@ -15,9 +15,9 @@ from loadtest.scenario import (
 
 SCENARIO = Scenario(
     name="inventory-down",
-    proves="without Inventory orders are still taken, and end once it is back",
+    proves="without Inventory orders are still accepted, and end once it is back",
     steps=(Step(seconds=40, users=10),),
-    # Shoppers may all be waiting for an order to end: some others come and buy all the time.
+    # All shoppers may be waiting for an order to end, so other customers keep buying.
     crowds=(Crowd(kind="shopper", pace_s=3), Crowd(kind="drive-by", fixed=2, pace_s=1)),
     moments=(
         Moment(8, Component("pause", "inventory")),
@@ -30,7 +30,7 @@ SCENARIO = Scenario(
     thresholds=(
         *UNHARMED,
         *PAID,
-        # Until a process's breaker opens its requests wait 300 ms each, one after the other.
+        # Until a process's breaker opens, its requests wait 300 ms each, one after the other.
         at_most("create.p95_ms@silent", 1500),
         at_most("create.p95_ms@errors", 1000),
         at_least("create.requests@silent", 10),

@@ -14,7 +14,8 @@ _SETTINGS = {
 
 SCENARIO = Scenario(
     name="overload",
-    proves="at three times the knee the goodput stays, and who is let in is served in time",
+    proves="at three times the load of the knee, goodput stays the same, and accepted requests are"
+    " in time",
     steps=(Step(seconds=40, users=3),),
     crowds=(Crowd(kind="overloader", pace_s=0),),
     settings=_SETTINGS,

@@ -7,7 +7,7 @@ _EACH = 12
 
 SCENARIO = Scenario(
     name="poison",
-    proves="unreadable messages are put aside, each of them once, and hold nothing up",
+    proves="unreadable messages are dead-lettered once each, and do not delay other messages",
     steps=(Step(seconds=30, users=10),),
     crowds=(Crowd(kind="shopper", pace_s=2.5),),
     moments=(

@@ -17,7 +17,7 @@ SCENARIO = Scenario(
     thresholds=(
         *ALWAYS,
         *PAID,
-        # Nothing can be accepted meanwhile; whoever asks again with the same key succeeds later.
+        # Nothing can be accepted meanwhile; a retry with the same key succeeds later.
         at_most("all.error_ratio@after", 0),
         at_most("orders.unanswered", 0),
         at_most("dead_letters", 0, local=True),

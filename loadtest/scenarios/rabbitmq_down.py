@@ -5,7 +5,7 @@ from loadtest.scenario import Component, Crowd, Moment, Phase, Scenario, Step, a
 
 SCENARIO = Scenario(
     name="rabbitmq-down",
-    proves="without RabbitMQ orders are taken as ever, and all of them end after it is back",
+    proves="without RabbitMQ orders are still accepted, and all of them end once it is back",
     steps=(Step(seconds=40, users=10),),
     crowds=(Crowd(kind="shopper", pace_s=3),),
     moments=(

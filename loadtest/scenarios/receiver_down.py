@@ -5,7 +5,7 @@ from loadtest.scenario import Component, Crowd, Moment, Phase, Scenario, Step, a
 
 SCENARIO = Scenario(
     name="receiver-down",
-    proves="without the receiver of webhooks orders are taken and end as ever",
+    proves="without the webhook receiver orders are still accepted and still end",
     steps=(Step(seconds=40, users=10),),
     crowds=(Crowd(kind="shopper", pace_s=3),),
     moments=(

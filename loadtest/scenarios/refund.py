@@ -5,7 +5,7 @@ from loadtest.scenario import Crowd, Moment, Phase, Scenario, Step, Upstream, at
 
 SCENARIO = Scenario(
     name="refund",
-    proves="what support pays back in parts and in whole is paid once and never exceeds the charge",
+    proves="partial and full refunds are paid once and never exceed the charge",
     steps=(Step(seconds=36, users=10),),
     crowds=(
         Crowd(kind="refunder", weight=4, pace_s=2),

@@ -5,7 +5,7 @@ from loadtest.scenario import Component, Crowd, Moment, Phase, Scenario, Step, a
 
 SCENARIO = Scenario(
     name="rolling-deploy",
-    proves="a deploy in the middle of the day costs no order, and next to no request",
+    proves="a deploy under load loses no order, and almost no request fails",
     steps=(Step(seconds=44, users=10),),
     crowds=(Crowd(kind="shopper", pace_s=2.5),),
     moments=(

@@ -7,7 +7,7 @@ _PRODUCT, _UNITS = 777, 100
 
 SCENARIO = Scenario(
     name="spike",
-    proves="a flash sale of 100 units sells exactly 100, and tells everybody else at once",
+    proves="a flash sale of 100 units sells exactly 100, and refuses everybody else at once",
     steps=(
         Step(seconds=8, users=8),
         Step(seconds=14, users=68, rate=100),

@@ -8,7 +8,7 @@ _USERS = (4, 7, 10, 13)
 
 SCENARIO = Scenario(
     name="stages",
-    proves="latency does not follow load up: the busiest stage still meets the objectives",
+    proves="latency does not grow with load: the busiest stage still meets the objectives",
     steps=tuple(Step(seconds=_STAGE_S, users=users, rate=10) for users in _USERS),
     crowds=(Crowd(kind="shopper", pace_s=2.5),),
     phases=tuple(

@@ -28,7 +28,7 @@ def test_a_service_that_loses_an_order_is_caught_with_2(tmp_path: Path) -> None:
     with Pretender(loses=5) as service:
         process = short(tmp_path, "smoke", service)
     assert process.returncode == 2, process.stdout + process.stderr
-    assert "was accepted and is not there" in process.stdout
+    assert "was accepted but does not exist" in process.stdout
     suite = ET.fromstring((results(tmp_path) / "junit.xml").read_bytes())
     failed = [
         case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None

@@ -169,5 +169,5 @@ def test_a_finding_shows_a_few_examples_and_counts_them_all() -> None:
     purchases = [purchase(number) for number in range(1, 101)]
     [lost] = [finding for finding in check(Evidence(purchases, books())) if not finding.holds]
     assert lost.broken == 100
-    assert lost.examples[0] == "order 1 was accepted and is not there"
+    assert lost.examples[0] == "order 1 was accepted but does not exist"
     assert len(lost.examples) == 5

@@ -25,7 +25,7 @@ _FETCH_BUDGET_S: Final = 3.0
 _WAIT_S: Final = 0.5  # of a request, for a fetch it has asked for
 _LIMIT_BYTES: Final = 256 * 1024
 _KEYS_LIMIT: Final = 100
-# Tried with a token that names no key: of before, of now, of later. Each costs 60 to 150 µs.
+# Keys to try for a token that names none: the last, the current, the next. Each costs 60 to 150 µs.
 _UNNAMED_LIMIT: Final = 3
 _log = structlog.get_logger()
 
