@@ -53,7 +53,7 @@ RUNS = {
         find_order find_position list_history list_orders request_refund sample_primary
         sample_replica
     """,
-    "relay": "",
+    "relay": "count_outbox delete_outbox find_last_outbox set_relay_idle take_outbox",
     "worker": """
         advance_order advance_orders count_ended count_moved count_stuck count_unfinished
         count_unknown_payments count_violations emit_stalled estimate_ended estimate_orders

@@ -8,7 +8,7 @@ transaction mode in between.
 import collections
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -18,7 +18,7 @@ from orders.database import connection
 from orders.database.connection import Connection, Server
 from orders.database.connection import Row as TupleRow
 from orders.database.leadership import RELAY, lead
-from orders.database.statements import translated
+from orders.database.statements import statement, translated
 from orders.settings import DatabaseSettings
 from orders.watch import step
 
@@ -37,44 +37,6 @@ _WHOLE_SHARE: Final = 20
 _WHOLE_EVERY_S: Final = 5.0
 
 _LONGEST_ID: Final = 19  # digits of a bigint; Python refuses to parse thousands of digits
-
-# PostgreSQL hashes NOT IN (SELECT …) once; the primary key gives the order without a sort.
-_TAKE: Final = """
-    SELECT
-        seq, id::text, aggregateid, type, payload::text, correlation_id, traceparent,
-        extract(epoch FROM created_at)::float
-    FROM outbox
-    WHERE
-        seq > %(after)s
-        AND seq NOT IN (SELECT unnest(%(under_way)s::bigint []))
-        AND (%(only)s::text [] IS NULL OR type = ANY(%(only)s))
-        AND type <> ALL(%(but)s::text [])
-        AND (aggregateid, type) NOT IN (
-            SELECT * FROM unnest(%(held)s::text [], %(held_types)s::text [])
-        )
-    ORDER BY seq
-    LIMIT %(limit)s
-"""
-_LAST: Final = "SELECT coalesce(max(seq), 0) FROM outbox"
-# The number finds the row by its index. The id is compared because a failover may issue a number
-# again.
-_DELETE: Final = "DELETE FROM outbox WHERE seq = ANY(%s) AND id = ANY(%s::uuid[])"
-_SET_IDLE: Final = "UPDATE relay_wakeup SET idle = %s WHERE idle <> %s"
-_BACKLOG: Final = """
-    SELECT
-        (SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) AS counted),
-        coalesce(
-            (
-                SELECT CASE
-                    WHEN isfinite(created_at)
-                        THEN extract(epoch FROM clock_timestamp() - created_at)::float
-                    ELSE 'infinity'  -- a row that fits no message: nobody knows its age
-                END
-                FROM outbox ORDER BY seq LIMIT 1
-            ),
-            0
-        )
-"""
 
 
 class Row(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -180,7 +142,7 @@ class Outbox:
     def keep(self) -> None:
         """Send a statement if none was sent for a while: the server ends a silent session."""
         if time.monotonic() - self._spoke_at_s > _SPEAK_S:
-            self._run("SELECT 1", ())
+            self._run(b"SELECT 1", {})
 
     def take(self, limit: int, selection: Selection) -> list[Row]:
         """Return the oldest rows of a selection, in order.
@@ -199,7 +161,7 @@ class Outbox:
             "held_types": list(selection.held_types),
             "limit": limit,
         }
-        rows = [Row(*row) for row in self._rows(_TAKE, values)]
+        rows = [Row(*row) for row in self._rows("take_outbox", values)]
         if selection.whole:
             last = rows[-1].seq if rows else 0
             self._floor.looked(floor, began_s, time.monotonic(), last)
@@ -207,15 +169,16 @@ class Outbox:
 
     def last(self) -> int:
         """Return the largest `seq`; 0 for an empty outbox."""
-        return int(str(self._rows(_LAST, ())[0][0]))
+        return int(str(self._rows("find_last_outbox", {})[0][0]))
 
     def delete(self, rows: Sequence[Row]) -> None:
         """Delete rows that the broker has. Idempotent."""
-        self._run(_DELETE, ([row.seq for row in rows], [row.id for row in rows]))
+        arguments = {"seqs": [row.seq for row in rows], "ids": [row.id for row in rows]}
+        self._run(statement("delete_outbox"), arguments)
 
     def set_idle(self, *, idle: bool) -> None:
         """Ask writers to notify (idle) or not to: NOTIFY makes commits wait for each other."""
-        self._run(_SET_IDLE, (idle, idle))
+        self._run(statement("set_relay_idle"), {"idle": idle})
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until a writer notifies or the time is up."""
@@ -228,18 +191,16 @@ class Outbox:
 
     def backlog(self) -> OutboxBacklog:
         """Count the waiting rows."""
-        pending, oldest_age_s = self._rows(_BACKLOG, ())[0]
+        pending, oldest_age_s = self._rows("count_outbox", {})[0]
         return OutboxBacklog(pending, oldest_age_s)
 
-    def _rows(
-        self, query: "psycopg.abc.QueryNoTemplate", values: "psycopg.abc.Params"
-    ) -> list[TupleRow]:
+    def _rows(self, name: str, arguments: Mapping[str, object]) -> list[TupleRow]:
         with self._speaking():
-            return self._session.execute(query, values).fetchall()
+            return self._session.execute(statement(name), arguments).fetchall()
 
-    def _run(self, query: "psycopg.abc.QueryNoTemplate", values: Sequence[object]) -> None:
+    def _run(self, query: bytes, arguments: Mapping[str, object]) -> None:
         with self._speaking():
-            self._session.execute(query, values)
+            self._session.execute(query, arguments)
 
     @contextlib.contextmanager
     def _speaking(self) -> Iterator[None]:
