@@ -1,11 +1,15 @@
 """The life of an order, as a table and under any sequence of events."""
 
+import re
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from devstack import demo
 from loadtest import evidence
-from orders.domain.lifecycle import TERMINAL, Event, Reason, Status, transition
+from orders import database
+from orders.domain.lifecycle import ACTIVE, TERMINAL, Event, Reason, Status, transition
 
 EVENTS = st.lists(st.tuples(st.sampled_from(Event), st.booleans()), max_size=12)
 
@@ -51,6 +55,21 @@ def test_a_cancel_during_the_charge_decides_what_its_outcome_leads_to() -> None:
 
 def test_clients_that_cannot_import_the_service_know_the_same_ended_statuses() -> None:
     assert evidence.ENDED == demo.TERMINAL == TERMINAL
+
+
+def test_every_list_of_ended_or_open_statuses_in_sql_is_complete() -> None:
+    ended = 0
+    for path in sorted((Path(database.__file__).parent / "sql").glob("*.sql")):
+        text = path.read_text()
+        for match in re.finditer(r"status (?:NOT )?IN \(([^)]*)\)", text):
+            listed = set(re.findall(r"'(\w+)'", match[1]))
+            if not listed <= set(Status) or len(listed) < 3:
+                continue  # of another table, or a choice of single statuses
+            if text[: match.start()].splitlines()[-2].strip().startswith("WHEN o.status = 'Comp"):
+                listed.add(Status.COMPLETED)  # the arm before this one
+            assert listed in (TERMINAL, ACTIVE), (path.name, listed)
+            ended += listed == TERMINAL
+    assert ended >= 7, "the lists are written in another way: the search above must find them"
 
 
 @given(EVENTS)
