@@ -89,6 +89,30 @@ def test_the_services_read_every_variable_that_is_set(
     assert {name for name in names if name.startswith("ORDERS_")} <= variables
 
 
+def test_the_operators_defaults_are_the_services(make: Any) -> None:
+    service = make("minimal")
+    defaults = {setting.name: setting.default for setting in describe()}
+    differing = {
+        name
+        for process in processes.ALL
+        for name, value in environment.settings(service, process).items()
+        if name in defaults and value != defaults[name]
+    }
+    assert differing == {
+        "ORDERS_ADMIN_PORT",  # without it a process has no probes
+        "ORDERS_API_HOST",  # only the gateway beside it calls it
+        "ORDERS_API_MAX_WAIT_MS",
+        "ORDERS_DATABASE_POOL_SIZE",  # of many pods
+        "ORDERS_INVENTORY_URL",
+        "ORDERS_PAYMENT_URL",
+        "ORDERS_LOG_FORMAT",
+        "ORDERS_REDIS_PREFIX",
+    }
+    # The operator sets these only if they are not the default.
+    assert str(service.spec.cancellation.window_seconds) == defaults["ORDERS_CANCELLATION_WINDOW_S"]
+    assert service.spec.database.durability.lower() == defaults["ORDERS_DATABASE_DURABILITY"]
+
+
 def test_api_and_worker_may_each_have_a_user_of_redis(make: Any) -> None:
     def names(**sections: Any) -> dict[str, str]:
         service = make("minimal", **sections)
