@@ -17,8 +17,8 @@ from integration.serving import eventually
 from orders.errors import Permanent
 from orders.messaging.apply import apply
 from orders.messaging.consumer import Consumer, Limits
+from orders.messaging.dead_letter_queue import opened
 from orders.messaging.envelope import Message
-from orders.messaging.letter_box import opened
 from orders.messaging.management import Management
 from orders.messaging.publisher import Outgoing, Publisher, PublishOutcome
 from orders.relay.metrics import QUEUE_MESSAGES
@@ -231,16 +231,16 @@ def test_a_consumer_handles_retries_and_puts_aside(
 
 def letters(users: Users, queue: str) -> list[str]:
     """Return the dead letters of a queue, as support sees them."""
-    with opened(users.settings("support"), dead_queue(queue)) as box:
-        return [str(letter.properties.message_id) for letter in box.letters()]
+    with opened(users.settings("support"), dead_queue(queue)) as dead_letters:
+        return [str(letter.properties.message_id) for letter in dead_letters.letters()]
 
 
 def test_support_sends_dead_letters_back(users: Users) -> None:
-    with opened(users.settings("support"), UNROUTED) as box:
-        assert box.letters() is not None
-    with opened(users.settings("support"), dead_queue(NOTIFICATIONS)) as box:
-        for letter in box.letters():
-            box.replay(letter)
+    with opened(users.settings("support"), UNROUTED) as dead_letters:
+        assert dead_letters.letters() is not None
+    with opened(users.settings("support"), dead_queue(NOTIFICATIONS)) as dead_letters:
+        for letter in dead_letters.letters():
+            dead_letters.replay(letter)
 
 
 def test_the_page_lists_the_permissions() -> None:

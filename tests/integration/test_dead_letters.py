@@ -10,8 +10,8 @@ from devstack.testing import Vhost
 from integration.broker import Broker, body, connected, new_properties, prepare, settings_of
 from orders.errors import OrdersError, Permanent, Transient
 from orders.messaging import dead_letters
+from orders.messaging.dead_letter_queue import DeadLetterQueue
 from orders.messaging.envelope import Delivery
-from orders.messaging.letter_box import Box
 
 QUEUE, DEAD = "order-processing", "order-processing.dead"
 MARKS = {
@@ -23,7 +23,7 @@ MARKS = {
 }
 
 
-def bury(broker: Broker, order_id: int = 7, contents: bytes | None = None) -> str:
+def send_dead_letter(broker: Broker, order_id: int = 7, contents: bytes | None = None) -> str:
     properties = new_properties()
     properties.headers = {**properties.headers, **MARKS}
     return broker.send(DEAD, body(order_id) if contents is None else contents, properties)
@@ -38,7 +38,7 @@ def run(vhost: Vhost, *words: str) -> int:
 def test_list_tells_what_died_why_and_when_and_leaves_it_there(
     vhost: Vhost, broker: Broker, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, second = bury(broker, 7), bury(broker, 8, b"\x1b[31mnull")
+    first, second = send_dead_letter(broker, 7), send_dead_letter(broker, 8, b"\x1b[31mnull")
     assert run(vhost, "list", QUEUE) == 0
     header, *lines = capsys.readouterr().out.splitlines()
     assert header.split()[:5] == ["ID", "TYPE", "REASON", "ATTEMPTS", "ORDER"]
@@ -56,7 +56,7 @@ def test_looking_often_does_not_wear_a_letter_out(
     vhost: Vhost, broker: Broker, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Putting back counts as a delivery, and deliveries have a limit where no policy lifts it."""
-    bury(broker)
+    send_dead_letter(broker)
     for _ in range(30):
         run(vhost, "list", QUEUE)
     capsys.readouterr()
@@ -66,8 +66,8 @@ def test_looking_often_does_not_wear_a_letter_out(
 def test_show_prints_one_letter(
     vhost: Vhost, broker: Broker, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bury(broker, 1)
-    letter_id = bury(broker, 2)
+    send_dead_letter(broker, 1)
+    letter_id = send_dead_letter(broker, 2)
     assert run(vhost, "show", QUEUE, "--id", letter_id) == 0
     letter = msgspec.json.decode(capsys.readouterr().out)
     assert (letter["id"], letter["orderId"], letter["reason"]) == (letter_id, 2, "unknown_order")
@@ -77,7 +77,7 @@ def test_show_prints_one_letter(
 
 
 def test_replay_sends_a_letter_back_as_if_never_tried(vhost: Vhost, broker: Broker) -> None:
-    stays, goes = bury(broker, 1), bury(broker, 2)
+    stays, goes = send_dead_letter(broker, 1), send_dead_letter(broker, 2)
     assert run(vhost, "replay", QUEUE, "--id", goes) == 0
     message = broker.take(QUEUE)
     assert message is not None
@@ -92,7 +92,7 @@ def test_replay_sends_a_letter_back_as_if_never_tried(vhost: Vhost, broker: Brok
 
 def test_replay_all_takes_those_that_are_there_up_to_a_limit(vhost: Vhost, broker: Broker) -> None:
     for order_id in range(1, 6):
-        bury(broker, order_id)
+        send_dead_letter(broker, order_id)
     assert run(vhost, "replay", QUEUE, "--all", "--limit", "2") == 0
     assert broker.count(QUEUE) == 2
     assert run(vhost, "replay", QUEUE, "--all") == 0
@@ -100,7 +100,7 @@ def test_replay_all_takes_those_that_are_there_up_to_a_limit(vhost: Vhost, broke
 
 
 def test_a_letter_that_cannot_be_sent_stays(vhost: Vhost, broker: Broker) -> None:
-    bury(broker)
+    send_dead_letter(broker)
     queue = f"{vhost.management_url}/api/queues/{vhost.name}/{QUEUE}"
     requests.delete(queue, timeout=30).raise_for_status()
     with pytest.raises(Transient, match="the letter stays"):
@@ -109,8 +109,8 @@ def test_a_letter_that_cannot_be_sent_stays(vhost: Vhost, broker: Broker) -> Non
     prepare(vhost)
 
 
-class Interrupted(Box):
-    """A box whose user presses Ctrl-C between copy and removal."""
+class Interrupted(DeadLetterQueue):
+    """A queue whose user presses Ctrl-C between copy and removal."""
 
     def remove(self, letter: Delivery) -> None:
         raise KeyboardInterrupt
@@ -119,17 +119,17 @@ class Interrupted(Box):
 def test_an_interruption_between_copy_and_removal_loses_nothing(
     vhost: Vhost, broker: Broker
 ) -> None:
-    bury(broker)
+    send_dead_letter(broker)
     with connected(vhost) as other:
-        box = Interrupted(other.channel, DEAD)
+        interrupted = Interrupted(other.channel, DEAD)
         with pytest.raises(KeyboardInterrupt):
-            box.replay(next(box.letters()))
+            interrupted.replay(next(interrupted.letters()))
     broker.wait_for(QUEUE, 1)
     broker.wait_for(DEAD, 1)
 
 
 def test_drop_asks_for_a_yes(vhost: Vhost, broker: Broker) -> None:
-    bury(broker)
+    send_dead_letter(broker)
     with pytest.raises(OrdersError, match="--yes"):
         run(vhost, "drop", QUEUE, "--all")
     broker.wait_for(DEAD, 1)
@@ -140,7 +140,7 @@ def test_drop_asks_for_a_yes(vhost: Vhost, broker: Broker) -> None:
 def test_a_name_that_is_not_there_is_an_error(
     vhost: Vhost, broker: Broker, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bury(broker)
+    send_dead_letter(broker)
     assert run(vhost, "drop", QUEUE, "--id", "nobody", "--yes") == 1
     assert f"{DEAD} has no letter nobody" in capsys.readouterr().out
     with pytest.raises(SystemExit):

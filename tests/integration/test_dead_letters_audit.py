@@ -23,7 +23,9 @@ def shop(database: Database, vhost: Vhost) -> Iterator[Shop]:
     shop.close()
 
 
-def bury(broker: Broker, order_id: int, queue: str = DEAD, kind: str = "order.created.v1") -> str:
+def send_dead_letter(
+    broker: Broker, order_id: int, queue: str = DEAD, kind: str = "order.created.v1"
+) -> str:
     return broker.send(queue, body(order_id), new_properties(kind))
 
 
@@ -32,7 +34,7 @@ def dead_letters(shop: Shop, *words: str, **environ: str) -> tuple[int, str, str
 
 
 def test_a_replay_leaves_a_row_that_says_who_why_and_which(shop: Shop, broker: Broker) -> None:
-    sent = [bury(broker, number) for number in (1, 2)]
+    sent = [send_dead_letter(broker, number) for number in (1, 2)]
     because = "Payment was out until noon"
     words = ("replay", "order-processing", "--all", "--because", because, "--as", "ada")
     assert dead_letters(shop, *words)[0] == 0
@@ -44,7 +46,7 @@ def test_a_replay_leaves_a_row_that_says_who_why_and_which(shop: Shop, broker: B
 
 
 def test_a_drop_leaves_a_row_too_and_looking_leaves_none(shop: Shop, broker: Broker) -> None:
-    letter = bury(broker, 1)
+    letter = send_dead_letter(broker, 1)
     assert dead_letters(shop, "list", "order-processing")[0] == 0
     assert shop.run("SELECT count(*) FROM operator_actions") == [(0,)]
     assert dead_letters(shop, "drop", "order-processing", "--id", letter, "--yes")[0] == 0
@@ -60,7 +62,7 @@ def test_an_empty_queue_is_named_and_leaves_no_row(shop: Shop, broker: Broker) -
 
 def test_replay_keeps_to_a_rate(shop: Shop, broker: Broker) -> None:
     for number in range(1, 6):
-        bury(broker, number)
+        send_dead_letter(broker, number)
     began_s = time.monotonic()
     assert dead_letters(shop, "replay", "order-processing", "--all", "--rate", "10")[0] == 0
     assert time.monotonic() - began_s >= 0.4
@@ -70,7 +72,7 @@ def test_replay_keeps_to_a_rate(shop: Shop, broker: Broker) -> None:
 def test_without_the_database_nothing_is_replayed_unless_it_is_said(
     shop: Shop, broker: Broker
 ) -> None:
-    bury(broker, 1)
+    send_dead_letter(broker, 1)
     out = {"ORDERS_DATABASE_URL": "postgresql://127.0.0.1:9/x"}
     code, _, err = dead_letters(shop, "replay", "order-processing", "--all", **out)
     assert code == 1
@@ -84,8 +86,8 @@ def test_without_the_database_nothing_is_replayed_unless_it_is_said(
 def test_tidy_drops_letters_whose_order_was_settled_otherwise(shop: Shop, broker: Broker) -> None:
     sold, owing = shop.order(), shop.order("Failed", reservation="held")
     waits = shop.order("Charging", reservation="held")
-    settled = bury(broker, sold)
-    letters = [bury(broker, order_id) for order_id in (owing, waits, 4711)]
+    settled = send_dead_letter(broker, sold)
+    letters = [send_dead_letter(broker, order_id) for order_id in (owing, waits, 4711)]
     broker.send(DEAD, b"not for us", new_properties())
     code, out, _ = dead_letters(shop, "tidy", "order-processing")
     assert code == 0
@@ -101,9 +103,9 @@ def test_tidy_drops_letters_whose_order_was_settled_otherwise(shop: Shop, broker
 
 def test_tidy_drops_notifications_that_were_sent(shop: Shop, broker: Broker) -> None:
     notified, untold = shop.order(), shop.order(notified=False)
-    sent = bury(broker, notified, NOTIFY, "order.completed.v1")
-    bury(broker, notified, NOTIFY, "order.refunded.v1")
-    bury(broker, untold, NOTIFY, "order.completed.v1")
+    sent = send_dead_letter(broker, notified, NOTIFY, "order.completed.v1")
+    send_dead_letter(broker, notified, NOTIFY, "order.refunded.v1")
+    send_dead_letter(broker, untold, NOTIFY, "order.completed.v1")
     code, out, _ = dead_letters(shop, "tidy", "order-notifications", "--yes")
     assert code == 0
     assert out.split() == ["dropped", sent]

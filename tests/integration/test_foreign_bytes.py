@@ -12,8 +12,8 @@ from integration.serving import eventually
 from integration.test_dead_letters import run
 from orders.errors import Permanent
 from orders.messaging.consumer import Consumer, Limits
+from orders.messaging.dead_letter_queue import describe_letter, opened
 from orders.messaging.envelope import Message
-from orders.messaging.letter_box import describe_letter, opened
 
 QUEUE, DEAD = "order-processing", "order-processing.dead"
 EVERY = {**STRANGE, **UNREADABLE}
@@ -63,8 +63,8 @@ def test_strange_headers_end_no_connection_and_touch_no_other_message(
 
 def letters(vhost: Vhost) -> dict[str, str]:
     """Return the reason of each dead letter by its id."""
-    with opened(settings_of(vhost), DEAD) as box:
-        described = [describe_letter(letter) for letter in box.letters()]
+    with opened(settings_of(vhost), DEAD) as dead_letters:
+        described = [describe_letter(letter) for letter in dead_letters.letters()]
     return {letter.id: letter.reason for letter in described}
 
 

@@ -20,8 +20,8 @@ from integration.rabbitmq_cluster import Cluster, Node
 from integration.serving import eventually
 from orders.domain import events
 from orders.messaging.consumer import Consumer, Limits
+from orders.messaging.dead_letter_queue import opened
 from orders.messaging.envelope import Message
-from orders.messaging.letter_box import opened
 from orders.messaging.publisher import Outgoing, Publisher, PublishOutcome
 from orders.relay.queues import QueueGauges
 from orders.relay.relay import Relay
@@ -253,8 +253,8 @@ def test_tools_and_gauges_find_a_node_that_lives(three: Cluster) -> None:
     killed.program.kill()
     try:
         for _ in range(6):  # the order of the hosts is drawn each time
-            with opened(settings, topology.dead_queue(QUEUE)) as box:
-                assert list(box.letters()) == []
+            with opened(settings, topology.dead_queue(QUEUE)) as dead_letters:
+                assert list(dead_letters.letters()) == []
         gauges = QueueGauges(settings, every_s=0.2)
         gauges.start()
         publisher = Publisher(settings, "test")

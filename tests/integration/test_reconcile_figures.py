@@ -20,9 +20,9 @@ from devstack.testing import Database
 from orders import settings
 from orders.database.pool import Pool
 from orders.settings import DatabaseSettings, ReconcileSettings
-from orders.settlement.book import Book
 from orders.settlement.evidence import EvidenceSources
 from orders.settlement.reconcile import BEGINNING, Reconciliation, ReconciliationReport
+from orders.settlement.store import ReconciliationStore
 from orders.upstream.ledgers import (
     PAGE,
     PaymentEntry,
@@ -113,7 +113,9 @@ def test_reconciliation_costs_little_beside_many_orders(
 
         def measured(name: str, full: bool) -> ReconciliationReport:  # noqa: FBT001
             before_s, began_s = active_s(admin), time.monotonic()
-            run = Reconciliation(Book(pool), evidence_sources, ReconcileSettings(settle_s=120))
+            run = Reconciliation(
+                ReconciliationStore(pool), evidence_sources, ReconcileSettings(settle_s=120)
+            )
             report = run.run(BEGINNING if full else None)
             took_s = time.monotonic() - began_s
             time.sleep(1.5)  # a backend tells its statistics once a second

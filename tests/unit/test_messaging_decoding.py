@@ -22,8 +22,8 @@ from integration.foreign_bytes import (
 )
 from orders.errors import Permanent
 from orders.messaging import decoding, envelope, link, verdict
+from orders.messaging.dead_letter_queue import describe_letter
 from orders.messaging.envelope import Delivery
-from orders.messaging.letter_box import describe_letter
 from orders.telemetry import context
 from orderservice_topology.topology import RETRY_TIERS
 
@@ -52,9 +52,9 @@ def worked_on(delivery: Delivery) -> None:
     except Permanent as error:
         dead = verdict.Dead(error.reason, str(error))
         copies = [
-            verdict.bury(delivery, dead, 1, NOW),
+            verdict.dead_letter_copy(delivery, dead, 1, NOW),
             verdict.put_off(delivery, verdict.Retry(RETRY_TIERS[0], "r", "e"), 1, NOW),
-            verdict.revive(delivery, "", "order-processing"),
+            verdict.replay_copy(delivery, "", "order-processing"),
         ]
         for copy in copies:
             sent = b"".join(copy.properties.encode())

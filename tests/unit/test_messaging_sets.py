@@ -46,7 +46,7 @@ class Parcel:
         self.channel: Any = types.SimpleNamespace(is_open=True)
 
 
-class Book:
+class Outcomes:
     """Notes what becomes of each."""
 
     paused: str | None = None
@@ -82,44 +82,44 @@ class Nobody:
 
 def filled(
     step: str, handler: SetHandler | None = None
-) -> tuple[Book, "Sets[Parcel]", list[Parcel]]:
-    book = Book()
-    sets: Sets[Parcel] = Sets(Failing(step), book, handler or Nobody(), "test")
+) -> tuple[Outcomes, "Sets[Parcel]", list[Parcel]]:
+    outcomes = Outcomes()
+    sets: Sets[Parcel] = Sets(Failing(step), outcomes, handler or Nobody(), "test")
     parcels = [Parcel() for _ in range(3)]
     for parcel in parcels:
         sets.add(parcel)
-    return book, sets, parcels
+    return outcomes, sets, parcels
 
 
 @pytest.mark.parametrize("step", ["root", "read"])
 def test_what_cannot_be_begun_is_handled_by_itself(step: str) -> None:
-    book, sets, parcels = filled(step)
+    outcomes, sets, parcels = filled(step)
     assert sets.take(10) == []
-    assert book.singled == parcels
+    assert outcomes.singled == parcels
 
 
 def test_what_is_done_is_acknowledged_even_if_it_cannot_be_told_of() -> None:
-    book, sets, parcels = filled("finished")
+    outcomes, sets, parcels = filled("finished")
     members = sets.take(10)
     with pytest.raises(ValueError, match="finished"):
         sets.done(members)
-    assert (book.finished, book.singled) == (parcels, [])
+    assert (outcomes.finished, outcomes.singled) == (parcels, [])
 
 
 def test_what_arrived_before_a_set_handler_failed_is_handled_by_itself() -> None:
-    book, sets, parcels = filled("nothing", Nobody(ValueError("a bug")))
+    outcomes, sets, parcels = filled("nothing", Nobody(ValueError("a bug")))
     sets.start()
     try:
-        eventually(lambda: book.singled == parcels)
+        eventually(lambda: outcomes.singled == parcels)
     finally:
         sets.close()
 
 
 def test_what_a_set_handler_leaves_goes_back_when_the_consumer_stops() -> None:
-    book, sets, parcels = filled("nothing")
-    book.stopping = True
+    outcomes, sets, parcels = filled("nothing")
+    outcomes.stopping = True
     sets.start()
     try:
-        eventually(lambda: book.returned == parcels)
+        eventually(lambda: outcomes.returned == parcels)
     finally:
         sets.close()

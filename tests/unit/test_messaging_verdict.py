@@ -113,7 +113,7 @@ def test_the_first_failure_is_remembered() -> None:
 
 
 def test_a_dead_copy_says_why_and_when() -> None:
-    copy = verdict.bury(dead_letter(), Dead("why", "Error: e"), 8, NOW)
+    copy = verdict.dead_letter_copy(dead_letter(), Dead("why", "Error: e"), 8, NOW)
     assert copy.routing_key == "order-processing.dead"
     headers = copy.properties.headers
     assert (headers["x-reason"], headers["x-attempt"]) == ("why", 8)
@@ -133,5 +133,7 @@ def test_a_copy_leaves_behind_what_would_lose_it() -> None:
 
 def test_a_replayed_copy_starts_afresh() -> None:
     marks = {"x-attempt": 8, "x-reason": "r", "x-error": "e", "x-died-at": "d"}
-    copy = verdict.revive(dead_letter({**marks, "x-first-failed-at": "f"}), "", "order-processing")
+    copy = verdict.replay_copy(
+        dead_letter({**marks, "x-first-failed-at": "f"}), "", "order-processing"
+    )
     assert copy.properties.headers == {"traceparent": "00-1-2-01"}

@@ -12,8 +12,14 @@ import msgspec
 from orders.argument_types import positive, reason
 from orders.errors import OrdersError
 from orders.messaging import envelope
+from orders.messaging.dead_letter_queue import (
+    DeadLetterQueue,
+    describe_letter,
+    letter_id,
+    opened,
+    printable,
+)
 from orders.messaging.envelope import Delivery
-from orders.messaging.letter_box import Box, describe_letter, letter_id, opened, printable
 from orders.settings import MessagingSettings
 from orderservice_topology import topology
 
@@ -79,20 +85,24 @@ def run(
     queue = args.queue if args.queue == topology.UNROUTED else topology.dead_queue(args.queue)
     if args.action == "drop" and not args.yes:
         raise OrdersError("a dropped message is lost for good: add --yes to drop it")
-    with opened(settings, queue) as box:
+    with opened(settings, queue) as dead_letters:
         if args.action == "list":
-            return _list(box, args.limit)
+            return _list(dead_letters, args.limit)
         if args.action == "show":
-            return _each(box, args, _show)
+            return _each(dead_letters, args, _show)
         if args.action == "tidy":
-            return _tidy(box, args, queue, records)
-        if args.ids is None and box.number == 0:
+            return _tidy(dead_letters, args, queue, records)
+        if args.ids is None and dead_letters.number == 0:
             print(f"{queue} has no letters")
             return 0
         with _recording(args, queue, records) as record:
             if args.action == "drop":
-                return _each(box, args, _announced(box.remove, "dropped", record))
-            return _each(box, args, _announced(_paced(box.replay, args.rate), "replayed", record))
+                return _each(dead_letters, args, _announced(dead_letters.remove, "dropped", record))
+            return _each(
+                dead_letters,
+                args,
+                _announced(_paced(dead_letters.replay, args.rate), "replayed", record),
+            )
 
 
 def wants_records(args: argparse.Namespace) -> bool:
@@ -128,7 +138,9 @@ def _paced(change: Callable[[Delivery], None], rate: float) -> Callable[[Deliver
     return paced
 
 
-def _tidy(box: Box, args: argparse.Namespace, queue: str, records: Records | None) -> int:
+def _tidy(
+    dead_letters: DeadLetterQueue, args: argparse.Namespace, queue: str, records: Records | None
+) -> int:
     """List or drop letters that need no action any more. Keep unreadable ones."""
     if records is None:
         raise OrdersError("tidy needs the database: set ORDERS_DATABASE_URL")
@@ -139,9 +151,9 @@ def _tidy(box: Box, args: argparse.Namespace, queue: str, records: Records | Non
     recording = _recording(args, queue, records) if args.yes else nullcontext(_NoAudit())
     number = 0
     with recording as record:
-        for letter in _settled(box, queue, records):
+        for letter in _settled(dead_letters, queue, records):
             if args.yes:
-                box.remove(letter)
+                dead_letters.remove(letter)
             record.note(letter_id(letter))
             number += 1
             print(f"{'dropped' if args.yes else 'settled'} {letter_id(letter)}", flush=True)
@@ -151,9 +163,9 @@ def _tidy(box: Box, args: argparse.Namespace, queue: str, records: Records | Non
     return 0
 
 
-def _settled(box: Box, queue: str, records: Records) -> Iterator[Delivery]:
+def _settled(dead_letters: DeadLetterQueue, queue: str, records: Records) -> Iterator[Delivery]:
     notify = queue == topology.dead_queue(topology.NOTIFICATIONS)
-    letters = box.letters()
+    letters = dead_letters.letters()
     while batch := list(itertools.islice(letters, _BATCH)):
         described = [describe_letter(letter) for letter in batch]
         places = records.settled([(each.order_id, each.type) for each in described], notify=notify)
@@ -205,10 +217,10 @@ def _queue(text: str) -> str:
     return name
 
 
-def _list(box: Box, limit: int) -> int:
+def _list(dead_letters: DeadLetterQueue, limit: int) -> int:
     row = "{:36}  {:20}  {:20}  {:>8}  {:>10}  {:25}  {}"
     print(row.format("ID", "TYPE", "REASON", "ATTEMPTS", "ORDER", "DIED AT", "ERROR"))
-    for delivery in box.letters(limit):
+    for delivery in dead_letters.letters(limit):
         letter = describe_letter(delivery)
         order = "-" if letter.order_id is None else letter.order_id
         print(
@@ -225,19 +237,21 @@ def _list(box: Box, limit: int) -> int:
     return 0
 
 
-def _each(box: Box, args: argparse.Namespace, change: Callable[[Delivery], None]) -> int:
+def _each(
+    dead_letters: DeadLetterQueue, args: argparse.Namespace, change: Callable[[Delivery], None]
+) -> int:
     """Apply `change` to each chosen letter; return 1 if a named letter is missing."""
     if args.ids is None:
-        for letter in box.letters(args.limit):
+        for letter in dead_letters.letters(args.limit):
             change(letter)
         return 0
     absent = set(args.ids)
-    for letter in box.letters():
+    for letter in dead_letters.letters():
         if (listed_id := letter_id(letter)) in args.ids:
             change(letter)
             absent.discard(listed_id)
     for message_id in sorted(absent):
-        print(f"{box.queue} has no letter {printable(message_id)}")
+        print(f"{dead_letters.queue} has no letter {printable(message_id)}")
     return 1 if absent else 0
 
 

@@ -147,7 +147,7 @@ class Handling:
                 return HELD
             MESSAGING_RETRIES.labels(self._queue, decided.tier.name).inc()
             return RETRIED
-        if not self._kept(verdict.bury(delivery, decided, attempt, now)):
+        if not self._kept(verdict.dead_letter_copy(delivery, decided, attempt, now)):
             return HELD
         MESSAGING_DEAD_LETTER.labels(self._queue, decided.reason).inc()
         return DEAD

@@ -55,7 +55,7 @@ class Member:
         self.run(self.block.__exit__, None, None, None)
 
 
-class Ways(Protocol[W_contra]):
+class SetOutcomes(Protocol[W_contra]):
     """What happens to messages when they leave their set."""
 
     def finish(self, works: Sequence[W_contra]) -> None:
@@ -110,8 +110,10 @@ class SetHandler(Protocol):
 class Sets(Generic[W]):
     """The messages that arrived and are not begun, and those that the handler works on."""
 
-    def __init__(self, handling: Handling, ways: Ways[W], handler: SetHandler, name: str) -> None:
-        self._handling, self._ways, self._handler = handling, ways, handler
+    def __init__(
+        self, handling: Handling, outcomes: SetOutcomes[W], handler: SetHandler, name: str
+    ) -> None:
+        self._handling, self._outcomes, self._handler = handling, outcomes, handler
         self._arrived: collections.deque[W] = collections.deque()
         self._in_hand: set[Member] = set()
         self._closed = threading.Event()
@@ -149,10 +151,10 @@ class Sets(Generic[W]):
 
     def take(self, limit: int) -> list[Member]:
         """Begin up to `limit` messages; those that cannot begin here are handled singly."""
-        if self._arrived and self._ways.stopping:
-            self._ways.let_go(self._taken(len(self._arrived)))
-        elif self._arrived and self._ways.paused is not None:
-            self._ways.single(self._taken(len(self._arrived)), None)
+        if self._arrived and self._outcomes.stopping:
+            self._outcomes.let_go(self._taken(len(self._arrived)))
+        elif self._arrived and self._outcomes.paused is not None:
+            self._outcomes.single(self._taken(len(self._arrived)), None)
         return [member for work in self._taken(limit) for member in self._begun(work)]
 
     def _taken(self, limit: int) -> list[W]:
@@ -160,7 +162,7 @@ class Sets(Generic[W]):
 
     def _begun(self, work: W) -> list[Member]:
         if not work.channel.is_open:  # it went back to the queue when its channel closed
-            self._ways.let_go([work])
+            self._outcomes.let_go([work])
             return []
         started_s = time.perf_counter()
         run = contextvars.copy_context().run
@@ -171,7 +173,7 @@ class Sets(Generic[W]):
             message = run(self._handling.read, work.delivery, span)
         except Exception:  # noqa: BLE001 found again, and logged, when it is handled singly
             run(block.__exit__, None, None, None)
-            self._ways.single([work], None)
+            self._outcomes.single([work], None)
             return []
         member = Member(work, message, run)
         member.block, member.span, member.started_s = block, span, started_s
@@ -186,7 +188,7 @@ class Sets(Generic[W]):
                 member.run(self._handling.finished, member.work.delivery, member.started_s)
                 member.close()
         finally:  # even if logging or metrics fail
-            self._ways.finish([member.work for member in members])
+            self._outcomes.finish([member.work for member in members])
 
     def leave(self, member: Member, error: OrdersError | None) -> None:
         """Have a message handled singly; `error`, if known, is how its try ended."""
@@ -197,7 +199,7 @@ class Sets(Generic[W]):
                 member.span.set_attribute("order.left_set", why)
             member.close()
         finally:
-            self._ways.single([member.work], error)
+            self._outcomes.single([member.work], error)
 
     def _run(self) -> None:
         while not self.closed:
@@ -208,8 +210,8 @@ class Sets(Generic[W]):
                 for member in list(self._in_hand):
                     self.leave(member, None)
                 # Also what arrived meanwhile: a handler that always fails would never take it.
-                self._ways.single(self._taken(len(self._arrived)), None)
+                self._outcomes.single(self._taken(len(self._arrived)), None)
                 self._closed.wait(_REST_S)
             # The stop waits for these messages, so it must not depend on the handler to take them.
-            if self._ways.stopping:
-                self._ways.let_go(self._taken(len(self._arrived)))
+            if self._outcomes.stopping:
+                self._outcomes.let_go(self._taken(len(self._arrived)))

@@ -141,7 +141,7 @@ def put_off(delivery: Delivery, verdict: Retry, attempt: int, now: dt.datetime) 
     return _copy(delivery, retry_queue(delivery.queue, verdict.tier), marks)
 
 
-def bury(delivery: Delivery, verdict: Dead, attempt: int, now: dt.datetime) -> Outgoing:
+def dead_letter_copy(delivery: Delivery, verdict: Dead, attempt: int, now: dt.datetime) -> Outgoing:
     """Return the copy that waits in the dead-letter queue."""
     marks = {
         envelope.ATTEMPT: attempt,
@@ -153,7 +153,7 @@ def bury(delivery: Delivery, verdict: Dead, attempt: int, now: dt.datetime) -> O
     return _copy(delivery, dead_queue(delivery.queue), marks)
 
 
-def revive(delivery: Delivery, exchange: str, routing_key: str) -> Outgoing:
+def replay_copy(delivery: Delivery, exchange: str, routing_key: str) -> Outgoing:
     """Return a copy without any trace of earlier tries."""
     properties = _copied(delivery.properties, {})
     return Outgoing(exchange, routing_key, properties, delivery.body)

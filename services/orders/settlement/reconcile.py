@@ -16,9 +16,15 @@ import structlog
 from orders.domain.deadlines import DEADLINES
 from orders.domain.lifecycle import Status
 from orders.settings import ReconcileSettings
-from orders.settlement.book import Book, Difference, OrderBalance, Violation, Watermark
 from orders.settlement.evidence import EvidenceSources, attempt_uuid, gather
 from orders.settlement.judge import judge
+from orders.settlement.store import (
+    Difference,
+    OrderBalance,
+    ReconciliationStore,
+    Violation,
+    Watermark,
+)
 from orders.upstream.ledgers import PaymentEntry, PaymentStatus, StockEntry, StockStatus
 
 PAGE: Final = 1000  # orders looked at in one statement
@@ -111,9 +117,12 @@ class Reconciliation:
     """One run of reconciliation: reads both ledgers, judges orders, reports."""
 
     def __init__(
-        self, book: Book, evidence_sources: EvidenceSources, settings: ReconcileSettings
+        self,
+        store: ReconciliationStore,
+        evidence_sources: EvidenceSources,
+        settings: ReconcileSettings,
     ) -> None:
-        self._book, self._sources, self._settings = book, evidence_sources, settings
+        self._store, self._sources, self._settings = store, evidence_sources, settings
         self._captured: Memory[uuid.UUID] = Memory(REMEMBERED)
         self._committed: Memory[int] = Memory(REMEMBERED)
         self._report = ReconciliationReport()
@@ -131,13 +140,13 @@ class Reconciliation:
         database or a ledger cannot be read, Permanent if an upstream refuses; the next run
         continues from there.
         """
-        now, begun = self._book.begin(), start or self._resumed()
+        now, begun = self._store.begin(), start or self._resumed()
         self._moves_watermark = start is None or start == BEGINNING
         self._begun = begun
         not_after = now - _seconds(self._settings.settle_s)
-        first_at = OrdersById(self._book, begun.order_id, not_after, 1).next_at()
+        first_at = OrdersById(self._store, begun.order_id, not_after, 1).next_at()
         overlap = _IDS_AGAIN if start is None else 0
-        orders = OrdersById(self._book, max(0, begun.order_id - overlap), not_after)
+        orders = OrdersById(self._store, max(0, begun.order_id - overlap), not_after)
         payments = Reader(
             self._sources.payments.since(_earlier(begun.payments_at, first_at)), begun.payments_at
         )
@@ -146,7 +155,7 @@ class Reconciliation:
         )
         sources = Sources(payments, stock, orders)
         # First, and half of all questions at most: new suspects must not push out the old ones.
-        self._suspects |= set(self._book.cases(max(1, self._settings.questions // 2)))
+        self._suspects |= set(self._store.cases(max(1, self._settings.questions // 2)))
         self._judge_suspects()
         last = False
         while not last:
@@ -155,7 +164,7 @@ class Reconciliation:
             self._compare(sources, _EVER if last else end)
         self._recheck()
         self._move_watermark(sources, finished=True)
-        self._report.too_young = self._book.count_too_young(orders.reached)
+        self._report.too_young = self._store.count_too_young(orders.reached)
         return self._closed()
 
     def _compare(self, sources: "Sources", end: dt.datetime) -> None:
@@ -172,7 +181,7 @@ class Reconciliation:
 
     def _resumed(self) -> Start:
         """Return where the last run ended, less a margin."""
-        mark, overlap = self._book.watermark(), _seconds(self._settings.overlap_s)
+        mark, overlap = self._store.watermark(), _seconds(self._settings.overlap_s)
         return Start(
             mark.payments_at and mark.payments_at - overlap,
             mark.stock_at and mark.stock_at - overlap,
@@ -188,7 +197,7 @@ class Reconciliation:
         )
         self._captured.note(attempt for attempt in captured if attempt is not None)
         if new := _since(self._begun.payments_at, page):
-            self._note(self._book.compare_payments(new))
+            self._note(self._store.compare_payments(new))
 
     def _compare_stock(self, page: list[StockEntry]) -> None:
         self._report.reservations += len(page)
@@ -196,20 +205,20 @@ class Reconciliation:
             entry.order_id for entry in page if entry.status is StockStatus.COMMITTED
         )
         if new := _since(self._begun.stock_at, page):
-            self._note(self._book.compare_stock(new))
+            self._note(self._store.compare_stock(new))
 
     def _note(self, differences: list[Difference]) -> None:
         self._suspects |= {difference.order_id for difference in differences if difference.suspect}
-        self._book.note_under_way(
+        self._store.note_under_way(
             difference.order_id for difference in differences if difference.under_way
         )
 
     def _check_orders(self, orders: list[int]) -> set[int]:
         """Check orders whose ledger entries have been read; return those under way."""
-        balances = self._book.balances(orders, DEADLINES[Status.CHARGING].after_s)
+        balances = self._store.balances(orders, DEADLINES[Status.CHARGING].after_s)
         under_way = {balance.order_id for balance in balances if balance.under_way}
-        self._book.note_under_way(under_way)
-        self._book.note_unnotified(balance.order_id for balance in balances if balance.unnotified)
+        self._store.note_under_way(under_way)
+        self._store.note_unnotified(balance.order_id for balance in balances if balance.unnotified)
         self._suspects |= {balance.order_id for balance in balances if balance.suspect}
         self._suspects |= {balance.order_id for balance in balances if self._lacks_entries(balance)}
         return under_way
@@ -225,14 +234,14 @@ class Reconciliation:
     def _recheck(self) -> None:
         """Check orders that were under way or without notification before."""
         after = 0
-        while orders := self._book.under_way(after, PAGE):
+        while orders := self._store.under_way(after, PAGE):
             after = orders[-1]
             self._awaited = set(orders)
             ended = set(orders) - self._check_orders(orders)
-            self._suspects |= self._book.missing(ended)
+            self._suspects |= self._store.missing(ended)
             self._judge_suspects()
-            self._book.forget_under_way(ended)
-        self._book.refresh_unnotified(self._settings)
+            self._store.forget_under_way(ended)
+        self._store.refresh_unnotified(self._settings)
 
     def _judge_suspects(self) -> None:
         waiting = sorted(self._suspects - self._judged)
@@ -241,38 +250,40 @@ class Reconciliation:
         for order_id in waiting[:budget]:
             self._judge(order_id)
         self._left_over |= set(waiting[budget:])
-        self._book.note_suspects(waiting[budget:])
+        self._store.note_suspects(waiting[budget:])
 
     def _judge(self, order_id: int) -> None:
         self._report.judged += 1
         self._judged.add(order_id)
         evidence = gather(self._sources, order_id)
         if evidence is None:
-            self._book.note_suspects([order_id])
+            self._store.note_suspects([order_id])
             return
         findings = judge(evidence)
-        for finding in self._book.record(order_id, findings, self._settings.second_look_s):
+        for finding in self._store.record(order_id, findings, self._settings.second_look_s):
             _log.info("integrity.doubted", orderId=order_id, kind=finding.kind, due=finding.due_at)
 
     def _move_watermark(self, sources: "Sources", *, finished: bool) -> None:
         if self._moves_watermark:
-            self._book.move(sources.reached(), finished=finished)
+            self._store.move(sources.reached(), finished=finished)
 
     def _closed(self) -> ReconciliationReport:
         report = self._report
         report.left_over = len(self._left_over - self._judged)
-        report.violations = self._book.violations()
+        report.violations = self._store.violations()
         report.result = "violations" if report.violations else "clean"
-        report.statements = self._book.statements
-        report.database_seconds = round(self._book.busy_s, 3)
+        report.statements = self._store.statements
+        report.database_seconds = round(self._store.busy_s, 3)
         return report
 
 
 class OrdersById:
     """The orders by id, which is nearly the order of time."""
 
-    def __init__(self, book: Book, after: int, not_after: dt.datetime, page: int = PAGE) -> None:
-        self._book, self.reached, self._not_after = book, after, not_after
+    def __init__(
+        self, store: ReconciliationStore, after: int, not_after: dt.datetime, page: int = PAGE
+    ) -> None:
+        self._store, self.reached, self._not_after = store, after, not_after
         self._page = page
         self._read = after
         self._rest: list[tuple[int, dt.datetime]] = []
@@ -281,7 +292,7 @@ class OrdersById:
     def next_at(self) -> dt.datetime | None:
         """Return when the next order was accepted; None if it is too young or there is none."""
         if not self._rest and not self._ended:
-            self._rest = self._book.next_orders(self._read, self._page)
+            self._rest = self._store.next_orders(self._read, self._page)
             self._ended = len(self._rest) < self._page
             self._read = self._rest[-1][0] if self._rest else self._read
         if not self._rest or self._rest[0][1] > self._not_after:
@@ -337,12 +348,12 @@ def _seconds(seconds: float) -> dt.timedelta:
     return dt.timedelta(seconds=seconds)
 
 
-def first_since(book: Book, moment: dt.datetime) -> int:
+def first_since(store: ReconciliationStore, moment: dt.datetime) -> int:
     """Return the id before the first order accepted at `moment` or later, by bisection."""
-    below, above = 0, _last_id(book)
+    below, above = 0, _last_id(store)
     while below < above:
         middle = (below + above) // 2
-        row = book.next_orders(middle, 1)
+        row = store.next_orders(middle, 1)
         if row and row[0][1] < moment:
             below = row[0][0]
         else:
@@ -350,9 +361,9 @@ def first_since(book: Book, moment: dt.datetime) -> int:
     return below
 
 
-def _last_id(book: Book) -> int:
+def _last_id(store: ReconciliationStore) -> int:
     """Return an id higher than that of any order."""
     above = 1
-    while book.next_orders(above, 1):
+    while store.next_orders(above, 1):
         above *= 2
     return above

@@ -13,7 +13,6 @@ from orders.database.audit import operator
 from orders.database.leadership import RECONCILIATION, Leadership
 from orders.errors import OrdersError
 from orders.settings import DatabaseSettings, ReconcileSettings
-from orders.settlement.book import LISTED, Book
 from orders.settlement.connections import database, evidence_sources, transaction
 from orders.settlement.reconcile import (
     BEGINNING,
@@ -22,6 +21,7 @@ from orders.settlement.reconcile import (
     Start,
     first_since,
 )
+from orders.settlement.store import LISTED, ReconciliationStore
 
 CLEAN: Final = 0
 VIOLATIONS: Final = 2
@@ -48,8 +48,8 @@ def _run(chosen: argparse.Namespace) -> ReconciliationReport:
     leadership = Leadership(primary, RECONCILIATION, "orders-reconcile", silence_s=_LONGEST_S)
     with database() as pool, evidence_sources(pool) as sources, contextlib.closing(leadership):
         _wait_for(leadership)
-        book = Book(pool)
-        return Reconciliation(book, sources, reconcile_settings).run(_start(chosen, book))
+        store = ReconciliationStore(pool)
+        return Reconciliation(store, sources, reconcile_settings).run(_start(chosen, store))
 
 
 def _wait_for(leadership: Leadership) -> None:
@@ -83,12 +83,12 @@ def _accept(chosen: argparse.Namespace) -> int:
     return CLEAN
 
 
-def _start(chosen: argparse.Namespace, book: Book) -> Start | None:
+def _start(chosen: argparse.Namespace, store: ReconciliationStore) -> Start | None:
     if chosen.full:
         return BEGINNING
     if chosen.since is None:
         return None
-    return Start(chosen.since, chosen.since, first_since(book, chosen.since))
+    return Start(chosen.since, chosen.since, first_since(store, chosen.since))
 
 
 def _print(report: ReconciliationReport, *, as_json: bool) -> None:

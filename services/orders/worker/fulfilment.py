@@ -89,9 +89,9 @@ class Fulfilment:
             case Status.PENDING:
                 order, inventory = work.order, self._ports.inventory
                 answer = inventory.reserve(target(work), order.product_id, order.quantity)
-                return self._commit(work, steps.reserved(work, answer))
+                return self._commit(work, steps.decide_after_reserve(work, answer))
             case Status.RESERVED:
-                return self._commit(work, steps.charge_started(work))
+                return self._commit(work, steps.start_charge(work))
             case Status.CHARGING:
                 return self._charge(work)
             case status if work.refund is not None or status is Status.REFUNDING:
@@ -106,7 +106,7 @@ class Fulfilment:
         # The attempt may have reached Payment before: ask for its outcome first.
         earlier = payment.find(key, order.id, order.total) if work.attempt_may_be_known else None
         answer = earlier or payment.capture(key, order.id, order.total, work.payment_method)
-        return self._commit(work, steps.charged(work, answer))
+        return self._commit(work, steps.decide_after_charge(work, answer))
 
     def _commit(self, work: Work, move: Move) -> Work | None:
         return self._transitions.commit(work, move.event, move.step)

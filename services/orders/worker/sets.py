@@ -119,7 +119,7 @@ class Task:
 class _Statement(NamedTuple):
     """A statement about some orders: `run` on the second thread, `conclude` on the first."""
 
-    part: Sequence[Task]
+    tasks: Sequence[Task]
     run: Callable[[], Any]
     conclude: Callable[[Any], None]
     loads: bool = False  # the next step of its orders is a call
@@ -238,7 +238,7 @@ class SetFulfilment:
         in_hand = len(self._in_hand)
         answered = len(self._moves) + len(self._settlements)
         if self._running is not None and not self._running[0].loads:
-            answered += len(self._running[0].part)
+            answered += len(self._running[0].tasks)
         asking = in_hand - answered
         return max(0, min(_SETS * self._size - in_hand - len(self._later), self._size - asking))
 
@@ -263,9 +263,9 @@ class SetFulfilment:
         kinds: tuple[Callable[[Any], _Statement], ...] = (self._load, self._advance, self._settle)
         kind, waiting = max(zip(kinds, self._queues(), strict=True), key=lambda pair: len(pair[1]))
         entries, waiting[: self._size] = waiting[: self._size], []
-        part = [entry for entry in entries if self._has(entry[0])]
-        with self._falling_apart([task for task, _ in part]):
-            return kind(part) if part else None
+        current = [entry for entry in entries if self._has(entry[0])]
+        with self._leaving_on_error([task for task, _ in current]):
+            return kind(current) if current else None
         return None
 
     def _begin(self, statement: _Statement | None) -> None:
@@ -273,7 +273,7 @@ class SetFulfilment:
             return
         self._ports.calls.new_turn()
         if len(self._in_hand) == 1:  # with a single order, a second thread gains nothing
-            with self._falling_apart(statement.part):
+            with self._leaving_on_error(statement.tasks):
                 statement.conclude(statement.run())
             return
         self._running = statement, self._beside.run(statement.run)
@@ -284,13 +284,13 @@ class SetFulfilment:
             return
         self._running = None
         self._ports.calls.new_turn()
-        with self._falling_apart(statement.part):
+        with self._leaving_on_error(statement.tasks):
             statement.conclude(future.result())
         self._gather_until_s = time.monotonic() + _GATHER_S
 
     def _load(self, entries: Sequence[tuple[Task, None]]) -> _Statement:
-        part = [task for task, _ in entries]
-        messages = {task.order_id: task.member.message.message_id for task in part}
+        tasks = [task for task, _ in entries]
+        messages = {task.order_id: task.member.message.message_id for task in tasks}
 
         def run() -> dict[int, Work]:
             works = self._ports.progress.load(messages)
@@ -300,10 +300,10 @@ class SetFulfilment:
                 self._ports.changed(changed)
             return works
 
-        return _Statement(part, run, functools.partial(self._loaded, part), loads=True)
+        return _Statement(tasks, run, functools.partial(self._loaded, tasks), loads=True)
 
-    def _loaded(self, part: Sequence[Task], works: dict[int, Work]) -> None:
-        for task in part:
+    def _loaded(self, tasks: Sequence[Task], works: dict[int, Work]) -> None:
+        for task in tasks:
             work = works.get(task.order_id)
             # Nobody moved it, so another session locks it: single handling waits for that.
             if work is None or (work.order.version == task.left_at and not work.processed):
@@ -311,10 +311,10 @@ class SetFulfilment:
             else:
                 task.work = work
                 self._decide(task)
-        self._done([task for task in part if task.work and task.work.processed])
+        self._done([task for task in tasks if task.work and task.work.processed])
 
     def _advance(self, entries: Sequence[tuple[Task, Move]]) -> _Statement:
-        part = [task for task, _ in entries]
+        tasks = [task for task, _ in entries]
         advances = [
             Advance(
                 task.work,
@@ -327,7 +327,7 @@ class SetFulfilment:
 
         def run() -> dict[int, Order]:
             with contextlib.ExitStack() as spans:
-                for task, advance in zip(part, advances, strict=True):
+                for task, advance in zip(tasks, advances, strict=True):
                     if advance.context.sampled:
                         spans.push(_span(task, advance))
                 moved = self._ports.progress.advance(advances)
@@ -335,7 +335,7 @@ class SetFulfilment:
                 self._ports.changed(list(moved.values()))
             return moved
 
-        return _Statement(part, run, functools.partial(self._advanced, entries))
+        return _Statement(tasks, run, functools.partial(self._advanced, entries))
 
     def _advanced(self, entries: Sequence[tuple[Task, Move]], moved: dict[int, Order]) -> None:
         for task, move in entries:
@@ -343,32 +343,32 @@ class SetFulfilment:
             if order is None:
                 self._again(task)
                 continue
-            before = task.work.order.status
+            previous_status = task.work.order.status
             task.work = task.work.after(order, move.step)
-            task.member.run(report, before, order)
+            task.member.run(report, previous_status, order)
             self._decide(task)
 
     def _settle(self, entries: Sequence[tuple[Task, Reservation]]) -> _Statement:
-        part = [task for task, _ in entries]
+        tasks = [task for task, _ in entries]
         settlements = [
             Settlement(task.work, reservation, task.member.message.message_id)
             for task, reservation in entries
         ]
         run = functools.partial(self._ports.progress.settle, settlements)
-        return _Statement(part, run, functools.partial(self._settled, part))
+        return _Statement(tasks, run, functools.partial(self._settled, tasks))
 
-    def _settled(self, part: Sequence[Task], settled: set[int]) -> None:
-        for task in part:
+    def _settled(self, tasks: Sequence[Task], settled: set[int]) -> None:
+        for task in tasks:
             if task.order_id not in settled:
                 self._again(task)
-        self._done([task for task in part if task.order_id in settled])
+        self._done([task for task in tasks if task.order_id in settled])
 
     def _has(self, task: Task) -> bool:
         return self._in_hand.get(task.order_id) is task
 
     @contextlib.contextmanager
-    def _falling_apart(self, part: Iterable[Task]) -> Iterator[None]:
-        """If anything fails for all orders of a part, have them handled singly."""
+    def _leaving_on_error(self, tasks: Iterable[Task]) -> Iterator[None]:
+        """If anything fails for all of these orders, have them handled singly."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 single handling finds what is wrong
@@ -376,7 +376,7 @@ class SetFulfilment:
                 _log.warning("set.fell_apart", error=str(error))
             else:
                 _log.exception("set.fell_apart")
-            for task in part:
+            for task in tasks:
                 if self._has(task):
                     self._leave(task)
 
@@ -391,7 +391,7 @@ class SetFulfilment:
             case Status.PENDING:
                 asking.reserve(task)
             case Status.RESERVED:
-                self._moves.append((task, steps.charge_started(work)))
+                self._moves.append((task, steps.start_charge(work)))
             case Status.CHARGING if work.attempt_id is not None:
                 if work.attempt_may_be_known:
                     asking.find(task)
@@ -408,7 +408,7 @@ class SetFulfilment:
         for task, result, error in answers:
             if not self._has(task):
                 continue  # it left meanwhile
-            with self._falling_apart([task]):
+            with self._leaving_on_error([task]):
                 if error is not None:
                     self._failed(task, error)
                 else:
@@ -419,9 +419,9 @@ class SetFulfilment:
         work = task.work
         match work.order.status, result:
             case Status.PENDING, ReservationStatus() | OutOfStock():
-                self._moves.append((task, steps.reserved(work, result)))
+                self._moves.append((task, steps.decide_after_reserve(work, result)))
             case Status.CHARGING, Captured() | Declined():
-                self._moves.append((task, steps.charged(work, result)))
+                self._moves.append((task, steps.decide_after_charge(work, result)))
             case Status.CHARGING, None:  # Payment has not received it so far
                 task.work = msgspec.structs.replace(work, attempt_may_be_known=False)
                 self._decide(task)
@@ -442,13 +442,13 @@ class SetFulfilment:
         else:
             self._leave(task)
 
-    def _done(self, part: Sequence[Task]) -> None:
-        if not part:
+    def _done(self, tasks: Sequence[Task]) -> None:
+        if not tasks:
             return
-        for task in part:
+        for task in tasks:
             del self._in_hand[task.order_id]
             task.member.run(_observe, task)
-        self._source.done([task.member for task in part])
+        self._source.done([task.member for task in tasks])
 
     def _failed(self, task: Task, error: Exception) -> None:
         # Other errors say nothing about the order: perhaps the call only found no connection.

@@ -35,7 +35,7 @@ def target(work: Work) -> Target:
     return Target(work.reservation_key, work.order.id)
 
 
-def reserved(work: Work, answer: ReservationStatus | OutOfStock) -> Move:
+def decide_after_reserve(work: Work, answer: ReservationStatus | OutOfStock) -> Move:
     """Decide what follows from the answer to a reservation."""
     key = work.reservation_key
     held = Step(reservation=Reservation.HELD, reservation_key=key)
@@ -50,13 +50,13 @@ def reserved(work: Work, answer: ReservationStatus | OutOfStock) -> Move:
     return Move(Event.STOCK_GONE, Step(reservation=Reservation.RELEASED, reservation_key=key))
 
 
-def charge_started(work: Work) -> Move:
+def start_charge(work: Work) -> Move:
     """Return the step that commits the attempt's id; the id prevents a second charge."""
     attempt = attempt_id(work.nonce, AttemptKind.CAPTURE, 1)
     return Move(Event.CHARGE_STARTED, Step(new_attempt=attempt))
 
 
-def charged(work: Work, answer: Captured | Declined) -> Move:
+def decide_after_charge(work: Work, answer: Captured | Declined) -> Move:
     """Decide what follows from the outcome of an attempt."""
     captured = isinstance(answer, Captured)
     event = Event.PAYMENT_CAPTURED if captured else Event.PAYMENT_DECLINED
@@ -101,12 +101,12 @@ class Transitions:
         return work.after(moved, step)
 
 
-def report(before: Status, order: Order) -> None:
+def report(previous_status: Status, order: Order) -> None:
     """Log and count a committed transition."""
     reason = {"reason": order.status_reason} if order.status_reason else {}
     _log.info("order.advanced", orderId=order.id, status=order.status, **reason)
     ORDER_TRANSITIONS.labels(order.status).inc()
     # Only the first end counts: a refund may come long after it.
-    if before in ON_THE_WAY and order.status in TERMINAL:
+    if previous_status in ON_THE_WAY and order.status in TERMINAL:
         seconds = (order.updated_at - order.created_at).total_seconds()
         ORDER_COMPLETION.labels(order.status).observe(seconds, exemplar())

@@ -52,7 +52,7 @@ class Violation(msgspec.Struct, frozen=True, rename="camel"):
     since: dt.datetime
 
 
-class Book:
+class ReconciliationStore:
     """The statements of reconciliation. Every method raises Transient or Permanent as Pool does."""
 
     def __init__(self, pool: Pool) -> None:

@@ -25,7 +25,7 @@ from orders.settings import MessagingSettings
 from orderservice_topology import topology
 
 
-class Letter(msgspec.Struct, frozen=True, rename="camel"):
+class DeadLetter(msgspec.Struct, frozen=True, rename="camel"):
     """A dead letter as the command prints it."""
 
     id: str
@@ -37,7 +37,7 @@ class Letter(msgspec.Struct, frozen=True, rename="camel"):
     error: str
 
 
-class Box:
+class DeadLetterQueue:
     """An open dead-letter queue. Closing returns all letters that were not removed."""
 
     def __init__(self, channel: BlockingChannel, queue: str) -> None:
@@ -45,7 +45,7 @@ class Box:
         self.number: int = channel.queue_declare(queue, passive=True).method.message_count
 
     def letters(self, limit: int | None = None) -> Iterator[Delivery]:
-        """Take the letters that were there when the box was opened, oldest first."""
+        """Take the letters that were there when the queue was opened, oldest first."""
         number = self.number if limit is None else min(limit, self.number)
         for _ in range(number):
             method, properties, body = self._channel.basic_get(self.queue)
@@ -56,9 +56,9 @@ class Box:
     def replay(self, letter: Delivery) -> None:
         """Publish a letter to its queue again, without traces of earlier tries, and remove it."""
         if letter.queue == topology.UNROUTED:
-            copy = verdict.revive(letter, topology.EXCHANGE, letter.routing_key)
+            copy = verdict.replay_copy(letter, topology.EXCHANGE, letter.routing_key)
         else:
-            copy = verdict.revive(letter, "", letter.queue.removesuffix(".dead"))
+            copy = verdict.replay_copy(letter, "", letter.queue.removesuffix(".dead"))
         self._channel.basic_publish(
             copy.exchange, copy.routing_key, copy.body, copy.properties, mandatory=True
         )
@@ -70,7 +70,7 @@ class Box:
 
 
 @contextlib.contextmanager
-def opened(settings: MessagingSettings, queue: str) -> Iterator[Box]:
+def opened(settings: MessagingSettings, queue: str) -> Iterator[DeadLetterQueue]:
     """Open the dead letters of `queue`; raises Transient and Permanent."""
     with _translated(queue):
         connection = pika.BlockingConnection(
@@ -79,7 +79,7 @@ def opened(settings: MessagingSettings, queue: str) -> Iterator[Box]:
         try:
             channel = connection.channel()
             channel.confirm_delivery()
-            yield Box(channel, queue)
+            yield DeadLetterQueue(channel, queue)
         finally:
             if connection.is_open:
                 connection.close()
@@ -101,7 +101,7 @@ def _translated(queue: str) -> Iterator[None]:
         raise Transient(describe(error)) from error
 
 
-def describe_letter(letter: Delivery) -> Letter:
+def describe_letter(letter: Delivery) -> DeadLetter:
     """Describe a letter, even an unreadable one."""
     headers = envelope.headers(letter.properties)
     deaths = headers.get("x-death")
@@ -110,7 +110,7 @@ def describe_letter(letter: Delivery) -> Letter:
     death = last if isinstance(last, dict) else {}
     attempt = headers.get(envelope.ATTEMPT)
     unmarked = "unrouted" if letter.fault is None else "unreadable"
-    return Letter(
+    return DeadLetter(
         id=letter_id(letter),
         type=printable(letter.properties.type),
         reason=printable(headers.get(verdict.REASON) or death.get("reason") or unmarked),
