@@ -207,12 +207,12 @@ def test_a_consumer_handles_retries_and_puts_aside(
     handled: list[str] = []
 
     def handle(message: Message) -> None:
-        if message.attempt == 1 and message.message_id.endswith("1"):
+        if message.try_number == 1 and message.message_id.endswith("1"):
             raise Permanent("a test", reason="test")
         handled.append(message.message_id)
 
     relay = channel("relay")
-    limits = Limits(prefetch=2, max_attempts=2, drain_s=5)
+    limits = Limits(prefetch=2, max_tries=2, drain_s=5)
     consumer = Consumer(users.settings(process), queue, handle, limits)
     consumer.start()
     try:

@@ -36,7 +36,7 @@ def consuming(
     vhost: Vhost, handler: Handler, *, prefetch: int = 4, drain_s: float = 5, heartbeat_s: int = 20
 ) -> Iterator[Consumer]:
     limits = Limits(
-        prefetch=prefetch, max_attempts=8, drain_s=drain_s, tiers=SHORT_TIERS, copy_retry_s=0.1
+        prefetch=prefetch, max_tries=8, drain_s=drain_s, tiers=SHORT_TIERS, copy_retry_s=0.1
     )
     consumer = Consumer(settings_of(vhost, heartbeat_s), QUEUE, handler, limits)
     consumer.start()
@@ -54,9 +54,9 @@ def remember(into: list[Message]) -> Handler:
     return handler
 
 
-def raises(error: Callable[[], Exception], attempts: list[int]) -> Handler:
+def raises(error: Callable[[], Exception], tries: list[int]) -> Handler:
     def handler(message: Message) -> None:
-        attempts.append(message.attempt)
+        tries.append(message.try_number)
         raise error()
 
     return handler
@@ -73,7 +73,7 @@ def test_a_message_is_handled_with_its_ids_and_acknowledged(vhost: Vhost, broker
         eventually(lambda: handled)
     message, ids = handled[0]
     assert message.message_id == message_id
-    assert (message.body.order_id, message.attempt, message.queue) == (7, 1, QUEUE)
+    assert (message.body.order_id, message.try_number, message.queue) == (7, 1, QUEUE)
     assert ids is not None
     assert (ids.correlation_id, ids.trace_id) == ("test", "4bf92f3577b34da6a3ce929d0e0e4736")
     assert broker.count(QUEUE) == 0
@@ -109,9 +109,9 @@ def test_poison_goes_to_the_dead_letters_at_once(
 
 
 def test_a_permanent_error_goes_to_the_dead_letters_at_once(vhost: Vhost, broker: Broker) -> None:
-    attempts: list[int] = []
+    tries: list[int] = []
     error = Permanent("there is no order 7", reason="unknown_order")
-    with consuming(vhost, raises(lambda: error, attempts)):
+    with consuming(vhost, raises(lambda: error, tries)):
         message_id = broker.send(QUEUE, body())
         broker.wait_for(DEAD, 1)
     letter = broker.take(DEAD)
@@ -119,22 +119,22 @@ def test_a_permanent_error_goes_to_the_dead_letters_at_once(vhost: Vhost, broker
     assert letter[0].message_id == message_id
     assert letter[0].headers["x-reason"] == "unknown_order"
     assert letter[0].headers["x-error"] == "Permanent: there is no order 7"
-    assert attempts == [1]
+    assert tries == [1]
 
 
 @pytest.mark.parametrize(
     ("error", "reason"),
     [(Transient("no answer"), "Transient: no answer"), (ValueError("card 4111"), "ValueError")],
 )
-def test_what_may_pass_walks_through_the_tiers_and_dies_after_eight_attempts(
+def test_what_may_pass_walks_through_the_tiers_and_dies_after_eight_tries(
     vhost: Vhost, broker: Broker, error: Exception, reason: str
 ) -> None:
-    attempts: list[int] = []
+    tries: list[int] = []
     before = {tier.name: metric("messaging_retries_total", tier=tier.name) for tier in SHORT_TIERS}
-    with consuming(vhost, raises(lambda: error, attempts)):
+    with consuming(vhost, raises(lambda: error, tries)):
         broker.send(QUEUE, body())
         broker.wait_for(DEAD, 1, within_s=60)
-    assert attempts == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert tries == [1, 2, 3, 4, 5, 6, 7, 8]
     after = {
         tier.name: metric("messaging_retries_total", tier=tier.name) - before[tier.name]
         for tier in SHORT_TIERS
@@ -155,7 +155,7 @@ def test_a_blip_is_forgotten(vhost: Vhost, broker: Broker) -> None:
 
     def handler(message: Message) -> None:
         messages.append(message)
-        if message.attempt < 3:
+        if message.try_number < 3:
             raise Transient("not yet")
 
     with consuming(vhost, handler):
@@ -172,11 +172,11 @@ def test_a_message_whose_copy_cannot_be_kept_is_held_and_tried_again(
 ) -> None:
     retry = f"{vhost.management_url}/api/queues/{vhost.name}/order-processing.retry.5s"
     requests.delete(retry, timeout=30).raise_for_status()
-    attempts: list[int] = []
-    with consuming(vhost, raises(lambda: Transient("no"), attempts)):
+    tries: list[int] = []
+    with consuming(vhost, raises(lambda: Transient("no"), tries)):
         broker.send(QUEUE, body())
-        eventually(lambda: len(attempts) >= 3)
-        assert set(attempts) == {1}, "it was neither put off nor delivered again"
+        eventually(lambda: len(tries) >= 3)
+        assert set(tries) == {1}, "it was neither put off nor delivered again"
         prepare(vhost)
         broker.wait_for(DEAD, 1)
 
@@ -254,7 +254,7 @@ def test_a_missing_queue_is_waited_for_and_named(vhost: Vhost, broker: Broker) -
     queue = f"{vhost.management_url}/api/queues/{vhost.name}/{QUEUE}"
     requests.delete(queue, timeout=30).raise_for_status()
     messages: list[Message] = []
-    limits = Limits(prefetch=1, max_attempts=8, drain_s=1)
+    limits = Limits(prefetch=1, max_tries=8, drain_s=1)
     consumer = Consumer(settings_of(vhost), QUEUE, remember(messages), limits)
     consumer.start()
     try:
@@ -272,7 +272,7 @@ def test_a_missing_queue_is_waited_for_and_named(vhost: Vhost, broker: Broker) -
 
 def test_a_wrong_password_is_a_problem_that_does_not_show_it(vhost: Vhost) -> None:
     wrong = Vhost(vhost.name, vhost.url.replace("orders:", "orders:wrong-"), "")
-    limits = Limits(prefetch=1, max_attempts=8, drain_s=1)
+    limits = Limits(prefetch=1, max_tries=8, drain_s=1)
     consumer = Consumer(settings_of(wrong), QUEUE, remember([]), limits)
     consumer.start()
     eventually(lambda: "ACCESS_REFUSED" in str(consumer.problem))
@@ -332,9 +332,9 @@ def test_how_a_try_in_a_set_ended_is_carried_out_and_ends_no_pause(
 ) -> None:
     """Nothing is asked of what is away, so that there is nothing to wait for or to learn."""
     set_handler = Slow(error)
-    attempts: list[int] = []
-    handler = raises(lambda: away(pause=True), attempts)
-    limits = Limits(prefetch=2, max_attempts=8, drain_s=5, tiers=SHORT_TIERS, set_size=10)
+    tries: list[int] = []
+    handler = raises(lambda: away(pause=True), tries)
+    limits = Limits(prefetch=2, max_tries=8, drain_s=5, tiers=SHORT_TIERS, set_size=10)
     consumer = Consumer(settings_of(vhost), QUEUE, handler, limits, set_handler)
     outcome = "dead" if isinstance(error, Permanent) else "retried"
     name = "messaging_process_duration_seconds_count"
@@ -347,7 +347,7 @@ def test_how_a_try_in_a_set_ended_is_carried_out_and_ends_no_pause(
         set_handler.later.set()
         eventually(lambda: metric(name, outcome=outcome) == before + 1)
         assert consumer.paused is not None
-        assert attempts == [1]
+        assert tries == [1]
     finally:
         consumer.stop()
     broker.purge()
@@ -358,7 +358,7 @@ def test_what_a_set_handler_drops_is_handled_by_itself_and_what_it_leaves_goes_b
 ) -> None:
     messages: list[Message] = []
     set_handler = Clumsy()
-    limits = Limits(prefetch=2, max_attempts=8, drain_s=60, tiers=SHORT_TIERS, set_size=10)
+    limits = Limits(prefetch=2, max_tries=8, drain_s=60, tiers=SHORT_TIERS, set_size=10)
     consumer = Consumer(settings_of(vhost), QUEUE, remember(messages), limits, set_handler)
     dropped = broker.send(QUEUE, body())
     consumer.start()

@@ -45,7 +45,7 @@ def test_a_restart_loses_nothing_and_a_start_without_a_broker_waits(
         with lock:
             handled[message.message_id] += 1
 
-    limits = Limits(prefetch=4, max_attempts=8, drain_s=5)
+    limits = Limits(prefetch=4, max_tries=8, drain_s=5)
     consumer, newcomer = (Consumer(settings_of(running), QUEUE, handler, limits) for _ in range(2))
     with connected(running) as broker:
         sent = {broker.send(QUEUE, body(number)) for number in range(1, 601)}
@@ -66,7 +66,7 @@ def test_a_restart_loses_nothing_and_a_start_without_a_broker_waits(
 
 
 def test_it_can_be_stopped_while_the_broker_is_away(rabbitmq: RabbitMQ, running: Vhost) -> None:
-    limits = Limits(prefetch=1, max_attempts=8, drain_s=5)
+    limits = Limits(prefetch=1, max_tries=8, drain_s=5)
     consumer = Consumer(settings_of(running), QUEUE, lambda _message: None, limits)
     consumer.start()
     eventually(lambda: consumer.problem is None)

@@ -20,7 +20,7 @@ EVERY = {**STRANGE, **UNREADABLE}
 
 
 def limits() -> Limits:
-    return Limits(prefetch=20, max_attempts=2, drain_s=5, tiers=SHORT_TIERS)
+    return Limits(prefetch=20, max_tries=2, drain_s=5, tiers=SHORT_TIERS)
 
 
 @pytest.mark.parametrize("accepted", [True, False], ids=["accepted", "refused by its handler"])
@@ -52,7 +52,7 @@ def test_strange_headers_end_no_connection_and_touch_no_other_message(
     assert {message.message_id for message in messages} == {
         innocent, *(i for i, name in sent.items() if name in STRANGE),
     }  # fmt: skip
-    assert {message.attempt for message in messages} == {1}, "nothing was delivered twice"
+    assert {message.try_number for message in messages} == {1}, "nothing was delivered twice"
     assert broker.count(QUEUE) == 0
     reasons = letters(vhost)
     for message_id, name in sent.items():

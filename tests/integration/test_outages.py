@@ -70,7 +70,7 @@ def working(vhost: Vhost, pool: Pool, inventory: Control, payment: Control) -> I
         ProgressSets(pool, "worker"), Upstreams(*upstreams, 16), lambda _: None, size=20,
         watch=Watch("test"),
     )  # fmt: skip
-    limits = Limits(prefetch=4, max_attempts=8, drain_s=5, tiers=SHORT_TIERS, set_size=20)
+    limits = Limits(prefetch=4, max_tries=8, drain_s=5, tiers=SHORT_TIERS, set_size=20)
     consumer = Consumer(settings_of(vhost), QUEUE, Fulfilment(ports).handle, limits, sets)
     consumer.start()
     try:

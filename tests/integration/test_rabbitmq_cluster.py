@@ -57,7 +57,7 @@ class Load:
         self._database = database
         self._publisher = Publisher(settings, "test relay", confirm_timeout_s=5)
         self._relay = Relay(DatabaseSettings(url=database.url), self._publisher, RelaySettings())
-        limits = Limits(prefetch=20, max_attempts=8, drain_s=5)
+        limits = Limits(prefetch=20, max_tries=8, drain_s=5)
         self._consumer = Consumer(settings, QUEUE, self._handle, limits)
         self._stop = threading.Event()
         self._threads = [

@@ -145,9 +145,7 @@ class Shop:
             )
             for most, width in ((size, WIDTH), (PRIORITY, PRIORITY))
         ]  # fmt: skip
-        limits = Limits(
-            prefetch=4, max_attempts=8, drain_s=drain_s, tiers=SHORT_TIERS, set_size=size
-        )
+        limits = Limits(prefetch=4, max_tries=8, drain_s=drain_s, tiers=SHORT_TIERS, set_size=size)
         consumer = Consumer(settings_of(vhost), QUEUE, self.handle().handle, limits, *set_handlers)
         consumer.start()
         try:

@@ -41,7 +41,7 @@ def test_what_is_published_can_be_read() -> None:
     assert message.body == OrderCreated(7, 1, "Pending")
     assert message.correlation_id == "abc"
     assert message.traceparent == TRACEPARENT
-    assert (message.queue, message.attempt) == (PROCESSING, 1)
+    assert (message.queue, message.try_number) == (PROCESSING, 1)
 
 
 def test_a_new_message_is_persistent_and_described() -> None:

@@ -26,16 +26,16 @@ def dead_letter(headers: dict[str, object] | None = None) -> Delivery:
     return Delivery("order-processing", "orders", "t", properties, b"body")
 
 
-def test_attempts_walk_through_the_tiers_from_short_to_long() -> None:
-    assert [POLICY.tier(attempt) for attempt in range(1, 8)] == [
+def test_tries_walk_through_the_tiers_from_short_to_long() -> None:
+    assert [POLICY.tier(number) for number in range(1, 8)] == [
         SHORT, SHORT, SHORT, MIDDLE, MIDDLE, LONG, LONG,
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("attempts", [1, 2, 3, 100])
-def test_any_number_of_attempts_stays_within_the_tiers(attempts: int) -> None:
-    policy = RetryPolicy(attempts)
-    tiers = [RETRY_TIERS.index(policy.tier(attempt)) for attempt in range(1, attempts + 1)]
+@pytest.mark.parametrize("tries", [1, 2, 3, 100])
+def test_any_number_of_tries_stays_within_the_tiers(tries: int) -> None:
+    policy = RetryPolicy(tries)
+    tiers = [RETRY_TIERS.index(policy.tier(attempt)) for attempt in range(1, tries + 1)]
     assert tiers == sorted(tiers)
 
 
@@ -52,7 +52,7 @@ def test_a_transient_error_is_tried_again() -> None:
     assert verdict.judge(Busy("row locked"), 1, POLICY) == Retry(SHORT, "busy", "Busy: row locked")
 
 
-def test_the_last_attempt_is_the_last() -> None:
+def test_the_last_try_is_the_last() -> None:
     assert isinstance(verdict.judge(Transient("x"), 7, POLICY), Retry)
     assert verdict.judge(Transient("x"), 8, POLICY) == Dead("attempts_exhausted", "Transient: x")
 
@@ -67,7 +67,7 @@ def test_an_error_nobody_foresaw_is_tried_again_and_its_text_is_kept_back() -> N
     assert decided == Retry(SHORT, "unexpected_error", "ValueError")
 
 
-def test_an_outage_uses_up_no_attempts_and_is_waited_out_in_short_tiers() -> None:
+def test_an_outage_uses_up_no_tries_and_is_waited_out_in_short_tiers() -> None:
     away = Unavailable("payment: status 503", dependency="payment", pause=False)
     decided = verdict.judge(away, 8, POLICY)
     assert decided == Retry(SHORT, "unavailable", f"Unavailable: {away}", spent=False)
@@ -93,7 +93,7 @@ def test_a_strange_moment_is_no_failure_of_long_ago(text: object) -> None:
     assert verdict.failing_for_s(dead_letter({"x-first-failed-at": text}), NOW) == 0
 
 
-def test_a_copy_waits_in_its_tier_and_counts_the_attempt() -> None:
+def test_a_copy_waits_in_its_tier_and_counts_the_try() -> None:
     copy = verdict.put_off(dead_letter(), Retry(SHORT, "why", "Error: e"), 3, NOW)
     assert (copy.exchange, copy.routing_key) == ("", "order-processing.retry.5s")
     assert copy.body == b"body"

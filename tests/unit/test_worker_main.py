@@ -23,7 +23,7 @@ def test_every_handler_thread_and_every_order_with_priority_may_call_an_upstream
 def test_a_set_the_next_one_and_what_is_worked_on_singly_are_in_hand(
     set_size: int, in_hand: int
 ) -> None:
-    limits = Limits(prefetch=10, max_attempts=8, drain_s=1, set_size=set_size)
+    limits = Limits(prefetch=10, max_tries=8, drain_s=1, set_size=set_size)
     assert limits.in_hand == in_hand
 
 

@@ -44,10 +44,10 @@ _log = structlog.get_logger()
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of a consumer: messages at once, attempts, and time to stop."""
+    """Limits of a consumer: messages at once, tries, and time to stop."""
 
     prefetch: int  # messages handled at once outside of sets, each on its own thread
-    max_attempts: int
+    max_tries: int
     drain_s: float
     tiers: tuple[Tier, ...] = RETRY_TIERS
     give_up_after_s: float = 86_400  # dead-letter a message that outages delay for longer
@@ -150,7 +150,7 @@ class Consumer:
         """
         self._queue, self._limits = queue_name, limits
         self._publisher = Publisher(settings, f"{queue_name} publisher", _CONFIRM_S)
-        policy = RetryPolicy(limits.max_attempts, limits.tiers, limits.give_up_after_s)
+        policy = RetryPolicy(limits.max_tries, limits.tiers, limits.give_up_after_s)
         self._pause = Pause(queue_name)
         self._handling = Handling(queue_name, handler, policy, self._publisher)
         self._link = Link(settings, f"{queue_name} consumer", self)

@@ -31,7 +31,7 @@ class DeadLetter(msgspec.Struct, frozen=True, rename="camel"):
     id: str
     type: str
     reason: str
-    attempts: int
+    tries: int = msgspec.field(name="attempts")
     order_id: int | None
     died_at: str
     error: str
@@ -108,13 +108,13 @@ def describe_letter(letter: Delivery) -> DeadLetter:
     last = deaths[0] if isinstance(deaths, list) and deaths else None
     # The broker's record of the letter's last death; empty if there is none.
     death = last if isinstance(last, dict) else {}
-    attempt = headers.get(envelope.ATTEMPT)
+    number = headers.get(envelope.TRY)
     unmarked = "unrouted" if letter.fault is None else "unreadable"
     return DeadLetter(
         id=letter_id(letter),
         type=printable(letter.properties.type),
         reason=printable(headers.get(verdict.REASON) or death.get("reason") or unmarked),
-        attempts=attempt if type(attempt) is int else 1,
+        tries=number if type(number) is int else 1,
         order_id=_order_id(letter.body),
         died_at=printable(headers.get(verdict.DIED_AT) or _moment(death, letter)),
         error=printable(headers.get(verdict.ERROR) or letter.fault or "-"),

@@ -228,7 +228,7 @@ def _list(dead_letters: DeadLetterQueue, limit: int) -> int:
                 letter.id,
                 letter.type,
                 letter.reason,
-                letter.attempts,
+                letter.tries,
                 order,
                 letter.died_at,
                 letter.error,

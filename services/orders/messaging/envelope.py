@@ -23,7 +23,7 @@ CONTENT_TYPE: Final = "application/json"
 PERSISTENT: Final = 2
 
 TRACEPARENT: Final = "traceparent"
-ATTEMPT: Final = "x-attempt"
+TRY: Final = "x-attempt"
 MAX_ATTEMPT: Final = 1_000_000  # refuses only nonsense
 
 Customer = int
@@ -58,14 +58,14 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """A message that can be worked on. `attempt` is 1 the first time."""
+    """A message that can be worked on. `try_number` is 1 the first time."""
 
     message_id: str
     type: str
     body: OrderEvent
     context: Context
     queue: str
-    attempt: int
+    try_number: int
 
     @property
     def correlation_id(self) -> str:
@@ -133,14 +133,14 @@ def headers(of: BasicProperties) -> Mapping[str, Any]:
     return of.headers or {}
 
 
-def attempt(of: BasicProperties) -> int:
+def try_number(of: BasicProperties) -> int:
     """Return which try this delivery is: 1 for a message that was never put off.
 
     Raises Permanent for a header no process of ours wrote.
     """
-    number = headers(of).get(ATTEMPT, 1)
+    number = headers(of).get(TRY, 1)
     if type(number) is not int or not 1 <= number <= MAX_ATTEMPT:
-        raise Permanent(f"header {ATTEMPT} is not a count", reason="malformed")
+        raise Permanent(f"header {TRY} is not a count", reason="malformed")
     return number
 
 
@@ -164,7 +164,7 @@ def decode(delivery: Delivery, ids_of_work: Context) -> Message:
         body=_body(decoder, delivery.body),
         context=ids_of_work,
         queue=delivery.queue,
-        attempt=attempt(delivery.properties),
+        try_number=try_number(delivery.properties),
     )
 
 

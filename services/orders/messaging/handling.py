@@ -128,7 +128,7 @@ class Handling:
             if lacks is not None and lacks.pause and may_hold:
                 return Hold(lacks), lacks
             failing_for_s = verdict.failing_for_s(delivery, dt.datetime.now(dt.UTC))
-            return verdict.judge(error, _attempt(delivery), self._policy, failing_for_s), lacks
+            return verdict.judge(error, _try_number(delivery), self._policy, failing_for_s), lacks
 
     def _handled(self, message: Message, failure: OrdersError | None) -> str:
         if failure is not None:
@@ -141,13 +141,13 @@ class Handling:
         if isinstance(decided, Hold):
             return HELD
         now = dt.datetime.now(dt.UTC)
-        attempt = _attempt(delivery)
+        try_number = _try_number(delivery)
         if isinstance(decided, Retry):
-            if not self._kept(verdict.put_off(delivery, decided, attempt, now)):
+            if not self._kept(verdict.put_off(delivery, decided, try_number, now)):
                 return HELD
             MESSAGING_RETRIES.labels(self._queue, decided.tier.name).inc()
             return RETRIED
-        if not self._kept(verdict.dead_letter_copy(delivery, decided, attempt, now)):
+        if not self._kept(verdict.dead_letter_copy(delivery, decided, try_number, now)):
             return HELD
         MESSAGING_DEAD_LETTER.labels(self._queue, decided.reason).inc()
         return DEAD
@@ -170,7 +170,7 @@ class Handling:
             "outcome": outcome,
             "message_id": delivery.properties.message_id,
             "type": delivery.properties.type,
-            "attempt": _attempt(delivery),
+            "attempt": _try_number(delivery),
             "duration_ms": round(took_s * 1000, 1),
         }
         if isinstance(decided, Done):
@@ -185,10 +185,10 @@ class Handling:
             _log.error("message.dead", reason=decided.reason, error=decided.error, **facts)
 
 
-def _attempt(delivery: Delivery) -> int:
+def _try_number(delivery: Delivery) -> int:
     """Return which try this is; 1 if the count is unreadable, which dead-letters the message."""
     try:
-        return envelope.attempt(delivery.properties)
+        return envelope.try_number(delivery.properties)
     except Permanent:
         return 1
 
@@ -204,7 +204,7 @@ class NextAction(enum.Enum):
 class Pause:
     """The gate in front of a queue's handler: `enter` before each try, `leave` after it.
 
-    During a pause, threads hold their deliveries unacknowledged. So an outage uses up no attempts,
+    During a pause, threads hold their deliveries unacknowledged. So an outage uses up no tries,
     and the broker sends no more messages. One delivery at a time tries whether the dependency is
     back.
     """

@@ -1,7 +1,7 @@
 """Decides from an error what happens to its message. Only this module does.
 
-Transient, or an unexpected error → try again later, up to a number of attempts.
-Permanent, or no attempts left    → dead-letter it for a person.
+Transient, or an unexpected error → try again later, up to a number of tries.
+Permanent, or no tries left       → dead-letter it for a person.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ REASON: Final = "x-reason"
 ERROR: Final = "x-error"
 DIED_AT: Final = "x-died-at"
 
-ATTEMPTS_EXHAUSTED: Final = "attempts_exhausted"
+TRIES_EXHAUSTED: Final = "attempts_exhausted"
 UNAVAILABLE: Final = "unavailable"
 UNEXPECTED: Final = "unexpected_error"
 
-_OURS: Final = frozenset({envelope.ATTEMPT, FIRST_FAILED_AT, REASON, ERROR, DIED_AT})
+_OURS: Final = frozenset({envelope.TRY, FIRST_FAILED_AT, REASON, ERROR, DIED_AT})
 # Headers in which the broker records a message's past. With a copied x-death the broker sees a
 # cycle and drops the message. The _ROUTING ones would route a copy elsewhere.
 _NOT_COPIED: Final = ("x-death", "x-first-death", "x-last-death", "x-delivery", "x-acquired")
@@ -46,21 +46,21 @@ LARGEST_HEADERS_BYTES: Final = 16_384
 class RetryPolicy(msgspec.Struct, frozen=True):
     """How often, and after which waits, a message is tried again.
 
-    `give_up_after_s` bounds the wait for dependencies that are unavailable: that uses no attempts.
+    `give_up_after_s` bounds the wait for dependencies that are unavailable: that uses no tries.
     """
 
-    max_attempts: int
+    max_tries: int
     tiers: tuple[Tier, ...] = RETRY_TIERS
     give_up_after_s: float = 86_400
 
-    def tier(self, attempt: int, at_least_s: float = 0) -> Tier:
-        """Choose the wait after attempt number `attempt` (from 1).
+    def tier(self, try_number: int, at_least_s: float = 0) -> Tier:
+        """Choose the wait after the try with this number (from 1).
 
-        The attempts are spread evenly over the tiers, shortest first. If the error asks for
+        The tries are spread evenly over the tiers, shortest first. If the error asks for
         `at_least_s`, a longer tier may be chosen.
         """
-        retries = max(1, self.max_attempts - 1)
-        due = min((attempt - 1) * len(self.tiers) // retries, len(self.tiers) - 1)
+        retries = max(1, self.max_tries - 1)
+        due = min((try_number - 1) * len(self.tiers) // retries, len(self.tiers) - 1)
         long_enough = (place for place, tier in enumerate(self.tiers) if tier.delay_s >= at_least_s)
         return self.tiers[max(due, next(long_enough, len(self.tiers) - 1))]
 
@@ -76,7 +76,7 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """Put it into a retry tier, then acknowledge it. Unless `spent`, it keeps its attempts."""
+    """Put it into a retry tier, then acknowledge it. Unless `spent`, it keeps its tries."""
 
     tier: Tier
     reason: str
@@ -101,7 +101,7 @@ Verdict = Done | Retry | Dead | Hold
 
 
 def judge(
-    error: Exception, attempt: int, policy: RetryPolicy, failing_for_s: float = 0.0
+    error: Exception, try_number: int, policy: RetryPolicy, failing_for_s: float = 0.0
 ) -> Retry | Dead:
     """Decide what to do with a message whose handling raised `error`.
 
@@ -114,12 +114,12 @@ def judge(
         return Retry(policy.outage_tier(failing_for_s), UNAVAILABLE, text, spent=False)
     if isinstance(error, Permanent):
         return Dead(error.reason, text)
-    if attempt >= policy.max_attempts:
-        return Dead(ATTEMPTS_EXHAUSTED, text)
+    if try_number >= policy.max_tries:
+        return Dead(TRIES_EXHAUSTED, text)
     if isinstance(error, Transient):
-        tier = policy.tier(attempt, error.retry_after_s or 0)
+        tier = policy.tier(try_number, error.retry_after_s or 0)
         return Retry(tier, type(error).__name__.lower(), text)
-    return Retry(policy.tier(attempt), UNEXPECTED, text)
+    return Retry(policy.tier(try_number), UNEXPECTED, text)
 
 
 def describe(error: Exception) -> str:
@@ -130,10 +130,10 @@ def describe(error: Exception) -> str:
     return f"{name}: {error}"[:_LONGEST_TEXT]
 
 
-def put_off(delivery: Delivery, verdict: Retry, attempt: int, now: dt.datetime) -> Outgoing:
-    """Return the copy that waits in a retry tier and comes back as the next attempt."""
+def put_off(delivery: Delivery, verdict: Retry, try_number: int, now: dt.datetime) -> Outgoing:
+    """Return the copy that waits in a retry tier and comes back for the next try."""
     marks = {
-        envelope.ATTEMPT: attempt + verdict.spent,
+        envelope.TRY: try_number + verdict.spent,
         FIRST_FAILED_AT: _first_failed_at(delivery, now),
         REASON: verdict.reason,
         ERROR: verdict.error,
@@ -141,10 +141,12 @@ def put_off(delivery: Delivery, verdict: Retry, attempt: int, now: dt.datetime) 
     return _copy(delivery, retry_queue(delivery.queue, verdict.tier), marks)
 
 
-def dead_letter_copy(delivery: Delivery, verdict: Dead, attempt: int, now: dt.datetime) -> Outgoing:
+def dead_letter_copy(
+    delivery: Delivery, verdict: Dead, try_number: int, now: dt.datetime
+) -> Outgoing:
     """Return the copy that waits in the dead-letter queue."""
     marks = {
-        envelope.ATTEMPT: attempt,
+        envelope.TRY: try_number,
         FIRST_FAILED_AT: _first_failed_at(delivery, now),
         REASON: verdict.reason,
         ERROR: verdict.error,

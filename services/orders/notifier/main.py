@@ -42,7 +42,7 @@ def run(environ: Mapping[str, str]) -> int:
     sweep = Sweep(notifications, sending, width=notifier.prefetch, every_s=notifier.sweep_s)
     delivery = NotificationSender(notifications, sending)
     limits = Limits(
-        prefetch=notifier.prefetch, max_attempts=notifier.max_attempts, drain_s=notifier.drain_s
+        prefetch=notifier.prefetch, max_tries=notifier.max_attempts, drain_s=notifier.drain_s
     )
     handling = Watch("message handling")
     handle = handling.watching(delivery.handle)

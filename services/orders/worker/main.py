@@ -137,7 +137,7 @@ def _consumer(settings: Settings, servers: Servers, watches: Watches) -> Consume
     worker = settings.worker
     limits = Limits(
         prefetch=worker.prefetch,
-        max_attempts=worker.max_attempts,
+        max_tries=worker.max_attempts,
         drain_s=worker.drain_s,
         give_up_after_s=worker.give_up_after_s,
         set_size=worker.effective_set_size,
