@@ -27,22 +27,22 @@ def limit_look_ups() -> None:
     os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:2")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(command_line: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code: 0 done, 1 failed, 2 wrong usage or setting.
 
     A tool's answer goes to stdout, its log lines to stderr.
     """
     limit_look_ups()
-    words = sys.argv[1:] if arguments is None else arguments
+    words = sys.argv[1:] if command_line is None else command_line
     # A process does not load the tools' modules.
     is_tool = not words or words[0] not in _PROCESSES
-    chosen = _parser(tools=is_tool).parse_args(words)
-    run: Callable[[argparse.Namespace], int] = chosen.run
+    arguments = _parser(tools=is_tool).parse_args(words)
+    run: Callable[[argparse.Namespace], int] = arguments.run
     try:
-        return _run_tool(words[0], chosen) if is_tool else run(chosen)
+        return _run_tool(words[0], arguments) if is_tool else run(arguments)
     except SettingError as error:
         print(f"orders: {error}", file=sys.stderr)
-        return int(getattr(chosen, "wrong_setting", 2))
+        return int(getattr(arguments, "wrong_setting", 2))
     except OrdersError as error:
         print(f"orders: {error}", file=sys.stderr)
         return 1
@@ -53,12 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run_tool(verb: str, chosen: argparse.Namespace) -> int:
+def _run_tool(verb: str, arguments: argparse.Namespace) -> int:
     if verb != "settings":  # it says how to correct a setting
         from orders.telemetry import logs
 
         logs.configure(settings.load(settings.LogSettings), verb, descriptor=logs.STDERR)
-    code: int = chosen.run(chosen)
+    code: int = arguments.run(arguments)
     sys.stdout.flush()  # notice a closed pipe here, not at the end of the process
     return code
 
@@ -99,7 +99,7 @@ def _add_tools(verbs: "argparse._SubParsersAction[_Parser]") -> None:
 
 
 def _process(name: str) -> Callable[[argparse.Namespace], int]:
-    def run(_chosen: argparse.Namespace) -> int:
+    def run(_arguments: argparse.Namespace) -> int:
         match name:
             case "api":
                 from orders.api.main import run
@@ -123,15 +123,15 @@ def _add_migrate(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     verb.set_defaults(run=_migrate)
 
 
-def _migrate(chosen: argparse.Namespace) -> int:
+def _migrate(arguments: argparse.Namespace) -> int:
     from orders.database.migrate import migrate, pending, waiting
 
     database = settings.load(settings.DatabaseSettings)
-    if chosen.check:
+    if arguments.check:
         unapplied = pending(database)
         print("\n".join(unapplied) or "the schema is up to date")
         return 1 if unapplied else 0
-    applied = waiting(lambda: migrate(database), chosen.wait_s)
+    applied = waiting(lambda: migrate(database), arguments.wait_s)
     print(f"applied {', '.join(applied)}" if applied else "the schema is up to date")
     return 0
 
@@ -156,13 +156,13 @@ def _add_topology(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     show.set_defaults(run=_show_topology)
 
 
-def _apply_topology(_chosen: argparse.Namespace) -> int:
+def _apply_topology(_arguments: argparse.Namespace) -> int:
     from orders.messaging.apply import main_apply
 
     return main_apply(settings.load(settings.TopologySettings))
 
 
-def _show_topology(_chosen: argparse.Namespace) -> int:
+def _show_topology(_arguments: argparse.Namespace) -> int:
     from orders.messaging.apply import main_show
 
     return main_show(os.environ)
@@ -176,18 +176,18 @@ def _add_dead_letters(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     verb.set_defaults(run=_dead_letters)
 
 
-def _dead_letters(chosen: argparse.Namespace) -> int:
+def _dead_letters(arguments: argparse.Namespace) -> int:
     from orders.messaging import dead_letters
 
     messaging = settings.load(settings.MessagingSettings)
-    if not dead_letters.wants_records(chosen):
-        return dead_letters.run(chosen, messaging)
+    if not dead_letters.wants_records(arguments):
+        return dead_letters.run(arguments, messaging)
     from orders.database.audit import Audit, operator
     from orders.settlement.connections import database
 
     with database() as pool:
-        records = Audit(pool, operator(chosen.name), chosen.because)
-        return dead_letters.run(chosen, messaging, records)
+        records = Audit(pool, operator(arguments.name), arguments.because)
+        return dead_letters.run(arguments, messaging, records)
 
 
 def _add_settlement(verbs: "argparse._SubParsersAction[_Parser]") -> None:
@@ -218,11 +218,11 @@ def _add_notifications(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     verb = verbs.add_parser("notifications", help=text, description=text)
     listing.add_arguments(verb)
     verb.set_defaults(
-        run=lambda chosen: listing.run(chosen, settings.load(settings.DatabaseSettings))
+        run=lambda arguments: listing.run(arguments, settings.load(settings.DatabaseSettings))
     )
 
 
-def _list_settings(_chosen: argparse.Namespace) -> int:
+def _list_settings(_arguments: argparse.Namespace) -> int:
     for setting in settings.describe():
         print(f"{setting.name}  ({setting.type}, default {setting.default})")
         print(f"    {setting.description}")

@@ -50,7 +50,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return item.amount, item.get_expiry()
 
     def counts(self, scope: str | None, action: str | None) -> bool:
-        """Whether a request for an operation is counted."""
+        """Return whether a request for an operation is counted."""
         return self.scope in {None, scope} and self.action in {None, action}
 
 

@@ -32,12 +32,12 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def run(chosen: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Do the remaining repairs and print them; a second run changes nothing. Raises OrdersError."""
     database, cache = load(DatabaseSettings), load(CacheSettings)
     if cache.url:
         target_of(cache.url)  # refuse a wrong URL before anything is changed
-    result = promotion.follow_up(database, chosen.skip)
+    result = promotion.follow_up(database, arguments.skip)
     lines = [f"sequence {name}: set to {value}" for name, value in result.sequences.items()]
     if not result.new:
         lines.append(f"timeline {result.timeline}: nothing to do for the sequences")

@@ -788,11 +788,11 @@ def load(group: type[G], environ: Mapping[str, str] = os.environ) -> G:
         if text.startswith(("http://", "https://")) and not _has_readable_host(text):
             raise SettingError(f"{variable(group, field)} is wrong: {_UNREADABLE_HOST}")
     try:
-        loaded = msgspec.convert(values, group, strict=False)
+        settings = msgspec.convert(values, group, strict=False)
     except msgspec.ValidationError as error:
         raise SettingError(_explain(group, str(error))) from error
     _refuse_unverified(group, environ)
-    return loaded
+    return settings
 
 
 def _refuse_unverified(group: type[Group], environ: Mapping[str, str]) -> None:
@@ -806,7 +806,7 @@ def _refuse_unverified(group: type[Group], environ: Mapping[str, str]) -> None:
 
 
 def _has_readable_host(url: str) -> bool:
-    """Tell whether clients can read host and port; their own errors repeat the password."""
+    """Return whether clients can read host and port; their own errors repeat the password."""
     try:
         parts = urlsplit(url)
         return bool(parts.hostname) and parts.port != 0

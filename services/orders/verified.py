@@ -121,7 +121,7 @@ def _without_port(host: str) -> str:
 
 
 def is_local(host: str) -> bool:
-    """Tell whether a host is this machine: a loopback address, its name, or a socket's path."""
+    """Return whether a host is this machine: a loopback address, its name, or a socket's path."""
     if not host or host.startswith(("/", "@")) or host == "localhost":
         return True
     try:

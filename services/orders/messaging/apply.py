@@ -74,26 +74,32 @@ def _write(management: Management, changes: Changes) -> None:
 def main_show(environ: Mapping[str, str]) -> int:
     """Print the topology as JSON, in the format of RabbitMQ's definitions files."""
     # This needs no broker, so the setting with its address may be missing.
-    loaded = settings.load(TopologySettings, {"ORDERS_MANAGEMENT_URL": "http://unused", **environ})
-    desired = topology.desired(loaded.vhost, delivery_limit=loaded.delivery_limit)
+    topology_settings = settings.load(
+        TopologySettings, {"ORDERS_MANAGEMENT_URL": "http://unused", **environ}
+    )
+    desired = topology.desired(
+        topology_settings.vhost, delivery_limit=topology_settings.delivery_limit
+    )
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(desired), indent=2).decode() + "\n")
     return 0
 
 
-def main_apply(chosen: TopologySettings, wait_s: float = 120.0) -> int:
+def main_apply(topology_settings: TopologySettings, wait_s: float = 120.0) -> int:
     """Apply the topology, waiting for the broker; print each change.
 
     Raises Permanent, and Transient when the broker cannot be reached within `wait_s`.
     """
-    desired = topology.desired(chosen.vhost, delivery_limit=chosen.delivery_limit)
-    management = Management(chosen.management_url, chosen.vhost)
+    desired = topology.desired(
+        topology_settings.vhost, delivery_limit=topology_settings.delivery_limit
+    )
+    management = Management(topology_settings.management_url, topology_settings.vhost)
     try:
         changes = _persistently(management, desired, time.monotonic() + wait_s)
     finally:
         management.close()
     for change in changes:
         sys.stdout.write(f"{change.action} {change.kind} {change.name}\n")
-    sys.stdout.write(f"virtual host {chosen.vhost!r}: {len(changes) or 'no'} changes\n")
+    sys.stdout.write(f"virtual host {topology_settings.vhost!r}: {len(changes) or 'no'} changes\n")
     return 0
 
 

@@ -58,12 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = _action(actions, "show", "show one letter with its body, as JSON")
     show.add_argument("--id", dest="ids", action="append", required=True, metavar="MESSAGE_ID")
     replay = _action(actions, "replay", "send letters again, with a new count of tries")
-    _chosen_letters(replay)
+    _add_selection(replay)
     replay.add_argument(
         "--rate", type=_rate, default=_RATE, help=f"letters per second (default: {_RATE:g})"
     )
     drop = _action(actions, "drop", "remove letters for good")
-    _chosen_letters(drop)
+    _add_selection(drop)
     drop.add_argument(
         "--yes", action="store_true", help="confirm: a dropped message is lost for good"
     )
@@ -76,40 +76,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(
-    args: argparse.Namespace, settings: MessagingSettings, records: Records | None = None
+    arguments: argparse.Namespace, settings: MessagingSettings, records: Records | None = None
 ) -> int:
     """Run the command; 0 if all of it succeeded. Raises OrdersError.
 
     Without `records` it writes no audit row, and `tidy` is not possible.
     """
-    queue = args.queue if args.queue == topology.UNROUTED else topology.dead_queue(args.queue)
-    if args.action == "drop" and not args.yes:
+    queue = (
+        arguments.queue
+        if arguments.queue == topology.UNROUTED
+        else topology.dead_queue(arguments.queue)
+    )
+    if arguments.action == "drop" and not arguments.yes:
         raise OrdersError("a dropped message is lost for good: add --yes to drop it")
     with opened(settings, queue) as dead_letters:
-        if args.action == "list":
-            return _list(dead_letters, args.limit)
-        if args.action == "show":
-            return _each(dead_letters, args, _show)
-        if args.action == "tidy":
-            return _tidy(dead_letters, args, queue, records)
-        if args.ids is None and dead_letters.number == 0:
+        if arguments.action == "list":
+            return _list(dead_letters, arguments.limit)
+        if arguments.action == "show":
+            return _each(dead_letters, arguments, _show)
+        if arguments.action == "tidy":
+            return _tidy(dead_letters, arguments, queue, records)
+        if arguments.ids is None and dead_letters.number == 0:
             print(f"{queue} has no letters")
             return 0
-        with _recording(args, queue, records) as record:
-            if args.action == "drop":
-                return _each(dead_letters, args, _announced(dead_letters.remove, "dropped", record))
+        with _recording(arguments, queue, records) as record:
+            if arguments.action == "drop":
+                return _each(
+                    dead_letters, arguments, _announced(dead_letters.remove, "dropped", record)
+                )
             return _each(
                 dead_letters,
-                args,
-                _announced(_paced(dead_letters.replay, args.rate), "replayed", record),
+                arguments,
+                _announced(_paced(dead_letters.replay, arguments.rate), "replayed", record),
             )
 
 
-def wants_records(args: argparse.Namespace) -> bool:
-    """Tell whether a command makes a change that must be recorded."""
-    if args.action == "tidy" and args.no_audit:
+def wants_records(arguments: argparse.Namespace) -> bool:
+    """Return whether a command makes a change that must be recorded."""
+    if arguments.action == "tidy" and arguments.no_audit:
         raise OrdersError("tidy needs the database: leave --no-audit out")
-    return args.action in _CHANGING and not args.no_audit
+    return arguments.action in _CHANGING and not arguments.no_audit
 
 
 class _NoAudit:
@@ -118,11 +124,11 @@ class _NoAudit:
 
 
 def _recording(
-    args: argparse.Namespace, queue: str, records: Records | None
+    arguments: argparse.Namespace, queue: str, records: Records | None
 ) -> AbstractContextManager[AuditRecord]:
     if records is None:
         return nullcontext(_NoAudit())
-    return records.recording(f"dead-letters {args.action}", f"queue {queue}")
+    return records.recording(f"dead-letters {arguments.action}", f"queue {queue}")
 
 
 def _paced(change: Callable[[Delivery], None], rate: float) -> Callable[[Delivery], None]:
@@ -139,7 +145,10 @@ def _paced(change: Callable[[Delivery], None], rate: float) -> Callable[[Deliver
 
 
 def _tidy(
-    dead_letters: DeadLetterQueue, args: argparse.Namespace, queue: str, records: Records | None
+    dead_letters: DeadLetterQueue,
+    arguments: argparse.Namespace,
+    queue: str,
+    records: Records | None,
 ) -> int:
     """List or drop letters that need no action any more. Keep unreadable ones."""
     if records is None:
@@ -148,16 +157,16 @@ def _tidy(
         raise OrdersError(
             "letters of orders.unrouted are events that reached no queue: replay or drop them"
         )
-    recording = _recording(args, queue, records) if args.yes else nullcontext(_NoAudit())
+    recording = _recording(arguments, queue, records) if arguments.yes else nullcontext(_NoAudit())
     number = 0
     with recording as record:
         for letter in _settled(dead_letters, queue, records):
-            if args.yes:
+            if arguments.yes:
                 dead_letters.remove(letter)
             record.note(letter_id(letter))
             number += 1
-            print(f"{'dropped' if args.yes else 'settled'} {letter_id(letter)}", flush=True)
-    if not args.yes:
+            print(f"{'dropped' if arguments.yes else 'settled'} {letter_id(letter)}", flush=True)
+    if not arguments.yes:
         noun = "letter was" if number == 1 else "letters were"
         print(f"{number} {noun} settled otherwise; drop with --yes" if number else _NONE_SETTLED)
     return 0
@@ -168,8 +177,10 @@ def _settled(dead_letters: DeadLetterQueue, queue: str, records: Records) -> Ite
     letters = dead_letters.letters()
     while batch := list(itertools.islice(letters, _BATCH)):
         described = [describe_letter(letter) for letter in batch]
-        places = records.settled([(each.order_id, each.type) for each in described], notify=notify)
-        yield from (batch[place] for place in sorted(places))
+        positions = records.settled(
+            [(each.order_id, each.type) for each in described], notify=notify
+        )
+        yield from (batch[position] for position in sorted(positions))
 
 
 def _reasons(action: argparse.ArgumentParser) -> None:
@@ -199,7 +210,7 @@ def _action(
     return action
 
 
-def _chosen_letters(action: argparse.ArgumentParser) -> None:
+def _add_selection(action: argparse.ArgumentParser) -> None:
     selection = action.add_mutually_exclusive_group(required=True)
     selection.add_argument(
         "--id", dest="ids", action="append", metavar="MESSAGE_ID", help="only this letter"
@@ -238,16 +249,16 @@ def _list(dead_letters: DeadLetterQueue, limit: int) -> int:
 
 
 def _each(
-    dead_letters: DeadLetterQueue, args: argparse.Namespace, change: Callable[[Delivery], None]
+    dead_letters: DeadLetterQueue, arguments: argparse.Namespace, change: Callable[[Delivery], None]
 ) -> int:
     """Apply `change` to each chosen letter; return 1 if a named letter is missing."""
-    if args.ids is None:
-        for letter in dead_letters.letters(args.limit):
+    if arguments.ids is None:
+        for letter in dead_letters.letters(arguments.limit):
             change(letter)
         return 0
-    absent = set(args.ids)
+    absent = set(arguments.ids)
     for letter in dead_letters.letters():
-        if (listed_id := letter_id(letter)) in args.ids:
+        if (listed_id := letter_id(letter)) in arguments.ids:
             change(letter)
             absent.discard(listed_id)
     for message_id in sorted(absent):

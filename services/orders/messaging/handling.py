@@ -273,12 +273,12 @@ class Pause:
         now_s = self._monotonic()
         wait_s = unavailable.retry_after_s or _DEFAULT_PAUSE_S
         self._probe_at_s = now_s + min(max(wait_s, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
-        before, self._away = self._away, unavailable
-        if before is None:
+        previous, self._away = self._away, unavailable
+        if previous is None:
             self._since_s = now_s
             _log.warning("consumer.paused", queue=self._queue, reason=unavailable.dependency)
-        elif before.dependency != unavailable.dependency:
-            self._show(before, paused=False)
+        elif previous.dependency != unavailable.dependency:
+            self._show(previous, paused=False)
         self._show(unavailable, paused=True)
 
     def _resume(self) -> None:

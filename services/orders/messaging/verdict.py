@@ -27,7 +27,7 @@ TRIES_EXHAUSTED: Final = "attempts_exhausted"
 UNAVAILABLE: Final = "unavailable"
 UNEXPECTED: Final = "unexpected_error"
 
-_OURS: Final = frozenset({envelope.TRY, FIRST_FAILED_AT, REASON, ERROR, DIED_AT})
+_OWN_HEADERS: Final = frozenset({envelope.TRY, FIRST_FAILED_AT, REASON, ERROR, DIED_AT})
 # Headers in which the broker records a message's past. With a copied x-death the broker sees a
 # cycle and drops the message. The _ROUTING ones would route a copy elsewhere.
 _NOT_COPIED: Final = ("x-death", "x-first-death", "x-last-death", "x-delivery", "x-acquired")
@@ -61,7 +61,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         """
         retries = max(1, self.max_tries - 1)
         due = min((try_number - 1) * len(self.tiers) // retries, len(self.tiers) - 1)
-        long_enough = (place for place, tier in enumerate(self.tiers) if tier.delay_s >= at_least_s)
+        long_enough = (index for index, tier in enumerate(self.tiers) if tier.delay_s >= at_least_s)
         return self.tiers[max(due, next(long_enough, len(self.tiers) - 1))]
 
     def outage_tier(self, failing_for_s: float) -> Tier:
@@ -173,7 +173,7 @@ def _copied(properties: BasicProperties, marks: dict[str, Any]) -> BasicProperti
     others = {
         name: value
         for name, value in envelope.headers(properties).items()
-        if name not in _OURS and name not in _ROUTING and not name.startswith(_NOT_COPIED)
+        if name not in _OWN_HEADERS and name not in _ROUTING and not name.startswith(_NOT_COPIED)
     }
     return BasicProperties(
         message_id=properties.message_id,

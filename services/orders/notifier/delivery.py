@@ -263,7 +263,7 @@ class Sweep:
 
 
 def gone(reply: HttpResponse) -> bool:
-    """Tell whether a receiver's 4xx is final: only 410 is, as Standard Webhooks specifies."""
+    """Return whether a receiver's 4xx is final: only 410 is, as Standard Webhooks specifies."""
     return reply.status == 410
 
 

@@ -36,20 +36,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     resend.add_argument("--as", dest="name", help="who you are, if not the login")
 
 
-def run(args: argparse.Namespace, settings: DatabaseSettings) -> int:
+def run(arguments: argparse.Namespace, settings: DatabaseSettings) -> int:
     """Run the command; 1 if there was nothing to send again. Raises OrdersError."""
     with opened(settings, "orders-notifications") as pool:
         notifications = Notifications(pool, claim_s=0)
-        if args.action == "list":
-            return _list(notifications, args)
-        return _resend(notifications, args)
+        if arguments.action == "list":
+            return _list(notifications, arguments)
+        return _resend(notifications, arguments)
 
 
-def _list(notifications: Notifications, args: argparse.Namespace) -> int:
+def _list(notifications: Notifications, arguments: argparse.Namespace) -> int:
     row = "{:>12}  {:20}  {:9}  {:>5}  {:25}  {:25}  {}"
     print(row.format("ORDER", "TEMPLATE", "STATE", "TRIES", "SINCE", "NEXT TRY", "LAST ERROR"))
-    states = _STATES if args.state is None else (args.state,)
-    for unsent in notifications.unsent(states, args.limit):
+    states = _STATES if arguments.state is None else (arguments.state,)
+    for unsent in notifications.unsent(states, arguments.limit):
         next_at = "-" if unsent.next_at is None else unsent.next_at.isoformat(timespec="seconds")
         print(
             row.format(
@@ -65,14 +65,14 @@ def _list(notifications: Notifications, args: argparse.Namespace) -> int:
     return 0
 
 
-def _resend(notifications: Notifications, args: argparse.Namespace) -> int:
-    if args.template is not None and args.order is None:
+def _resend(notifications: Notifications, arguments: argparse.Namespace) -> int:
+    if arguments.template is not None and arguments.order is None:
         raise OrdersError("--template needs --order")
-    outcome = None if args.state is None else NotificationOutcome(args.state)
+    outcome = None if arguments.state is None else NotificationOutcome(arguments.state)
     queued = notifications.resend(
-        AuditDetails(operator(args.name), args.because),
-        order_id=args.order,
-        template=args.template,
+        AuditDetails(operator(arguments.name), arguments.because),
+        order_id=arguments.order,
+        template=arguments.template,
         outcome=outcome,
     )
     for order_id, template in queued:

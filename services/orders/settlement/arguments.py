@@ -80,10 +80,10 @@ def add_payments(verb: argparse.ArgumentParser) -> None:
     resolve.set_defaults(run=_resolve)
 
 
-def _resolve(chosen: argparse.Namespace) -> int:
+def _resolve(arguments: argparse.Namespace) -> int:
     from orders.settlement.resolve import run
 
-    return run(chosen)
+    return run(arguments)
 
 
 def attempt_id(text: str) -> uuid.UUID:
@@ -94,22 +94,22 @@ def attempt_id(text: str) -> uuid.UUID:
         raise argparse.ArgumentTypeError("expected the id of a payment attempt, a UUID") from None
 
 
-def _reconcile(chosen: argparse.Namespace) -> int:
+def _reconcile(arguments: argparse.Namespace) -> int:
     from orders.settlement.reconcile_command import reconcile
 
-    return reconcile(chosen)
+    return reconcile(arguments)
 
 
-def _stuck(chosen: argparse.Namespace) -> int:
+def _stuck(arguments: argparse.Namespace) -> int:
     from orders.settlement.stuck import run
 
-    return run(chosen)
+    return run(arguments)
 
 
-def _trace(chosen: argparse.Namespace) -> int:
+def _trace(arguments: argparse.Namespace) -> int:
     from orders.settlement.trace import run
 
-    return run(chosen)
+    return run(arguments)
 
 
 def moment(text: str) -> dt.datetime:

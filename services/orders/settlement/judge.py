@@ -100,11 +100,12 @@ def _money_findings(evidence: Evidence, order: OrderFacts, money: Money) -> Iter
 
 def _stray_captures(evidence: Evidence) -> list[str]:
     """Return captures under the order's id that another order caused, as after a failover."""
-    ours = {attempt.id for attempt in evidence.known.attempts}
+    known_ids = {attempt.id for attempt in evidence.known.attempts}
     return [
         entry.attempt_id
         for entry in evidence.payments
-        if entry.status is PaymentStatus.CAPTURED and attempt_uuid(entry.attempt_id) not in ours
+        if entry.status is PaymentStatus.CAPTURED
+        and attempt_uuid(entry.attempt_id) not in known_ids
     ]
 
 

@@ -30,12 +30,12 @@ _SHOWN: Final = 50
 _PATIENCE_S: Final = 2.0
 
 
-def reconcile(chosen: argparse.Namespace) -> int:
+def reconcile(arguments: argparse.Namespace) -> int:
     """Run once; return 0 without and 2 with violations. Raises OrdersError if it cannot run."""
-    if chosen.accept is not None:
-        return _accept(chosen)
-    report = _run(chosen)
-    _print(report, as_json=chosen.json)
+    if arguments.accept is not None:
+        return _accept(arguments)
+    report = _run(arguments)
+    _print(report, as_json=arguments.json)
     return VIOLATIONS if report.violations else CLEAN
 
 
@@ -43,13 +43,13 @@ def reconcile(chosen: argparse.Namespace) -> int:
 _LONGEST_S: Final = 3600
 
 
-def _run(chosen: argparse.Namespace) -> ReconciliationReport:
+def _run(arguments: argparse.Namespace) -> ReconciliationReport:
     primary, reconcile_settings = settings.load(DatabaseSettings), settings.load(ReconcileSettings)
     leadership = Leadership(primary, RECONCILIATION, "orders-reconcile", silence_s=_LONGEST_S)
     with database() as pool, evidence_sources(pool) as sources, contextlib.closing(leadership):
         _wait_for(leadership)
         store = ReconciliationStore(pool)
-        return Reconciliation(store, sources, reconcile_settings).run(_start(chosen, store))
+        return Reconciliation(store, sources, reconcile_settings).run(_start(arguments, store))
 
 
 def _wait_for(leadership: Leadership) -> None:
@@ -61,34 +61,34 @@ def _wait_for(leadership: Leadership) -> None:
         time.sleep(0.1)
 
 
-def _accept(chosen: argparse.Namespace) -> int:
+def _accept(arguments: argparse.Namespace) -> int:
     """Accept the violations of one order, so that they no longer count; record who did so."""
-    if chosen.because is None:
+    if arguments.because is None:
         raise OrdersError("say --because: how the violations were settled")
     with transaction() as statements:
-        rows = statements.execute("accept_violations", {"id": chosen.accept})
+        rows = statements.execute("accept_violations", {"id": arguments.accept})
         if not rows:
-            raise OrdersError(f"order {chosen.accept} has no open violations")
+            raise OrdersError(f"order {arguments.accept} has no open violations")
         statements.execute(
             "record_action",
             {
-                "actor": operator(chosen.name),
+                "actor": operator(arguments.name),
                 "action": "reconcile --accept",
-                "subject": f"order {chosen.accept}",
-                "because": chosen.because,
+                "subject": f"order {arguments.accept}",
+                "because": arguments.because,
                 "detail": msgspec.json.encode(dict(rows)).decode(),
             },
         )
-    print(f"accepted {', '.join(kind for kind, _ in rows)} of order {chosen.accept}")
+    print(f"accepted {', '.join(kind for kind, _ in rows)} of order {arguments.accept}")
     return CLEAN
 
 
-def _start(chosen: argparse.Namespace, store: ReconciliationStore) -> Start | None:
-    if chosen.full:
+def _start(arguments: argparse.Namespace, store: ReconciliationStore) -> Start | None:
+    if arguments.full:
         return BEGINNING
-    if chosen.since is None:
+    if arguments.since is None:
         return None
-    return Start(chosen.since, chosen.since, first_since(store, chosen.since))
+    return Start(arguments.since, arguments.since, first_since(store, arguments.since))
 
 
 def _print(report: ReconciliationReport, *, as_json: bool) -> None:

@@ -48,21 +48,21 @@ class PaymentLookup(msgspec.Struct, frozen=True):
     failure: str | None = None
 
 
-def run(chosen: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Print the changes, or commit them with --yes; return 1 if impossible. Raises OrdersError."""
-    learned, actor = LearnedOutcome(chosen.learned), operator(chosen.name)
+    learned, actor = LearnedOutcome(arguments.learned), operator(arguments.name)
     with database() as pool:
-        case = _find(pool, Progress(pool, actor), chosen.attempt)
+        case = _find(pool, Progress(pool, actor), arguments.attempt)
         answer = _ask(case)
-        if not chosen.against_payment:
-            _compare(learned, case.attempt, answer, commits=chosen.yes)
+        if not arguments.against_payment:
+            _compare(learned, case.attempt, answer, commits=arguments.yes)
         decided = resolution(case.work, case.attempt, learned)
         print(_described(case, decided))
-        if not chosen.yes:
-            unchecked = answer.failure is not None and not chosen.against_payment
+        if not arguments.yes:
+            unchecked = answer.failure is not None and not arguments.against_payment
             print(f"nothing was changed: {_UNCHECKED if unchecked else '--yes does it'}")
             return 0
-        moved = _commit(case, decided, _row(chosen, case, actor, answer))
+        moved = _commit(case, decided, _row(arguments, case, actor, answer))
     _tell_cache(moved)
     print(f"done: order {moved.id} is {moved.status}")
     return 0
@@ -112,8 +112,8 @@ def _ask(case: Case) -> PaymentLookup:
         print(f"Payment cannot be asked: {error}", file=sys.stderr)
         return PaymentLookup(failure=str(error))
     for entry in entries:
-        ours = attempt_uuid(entry.attempt_id) == case.attempt.id
-        if ours and entry.kind.value == case.attempt.kind.value:
+        is_its_own = attempt_uuid(entry.attempt_id) == case.attempt.id
+        if is_its_own and entry.kind.value == case.attempt.kind.value:
             print(f"Payment's ledger: {entry.status} {entry.amount}")
             return PaymentLookup(entry)
     print("Payment's ledger does not know the attempt")
@@ -131,7 +131,7 @@ def _described(case: Case, decided: Resolution) -> str:
 
 
 def _row(
-    chosen: argparse.Namespace, case: Case, actor: str, answer: PaymentLookup
+    arguments: argparse.Namespace, case: Case, actor: str, answer: PaymentLookup
 ) -> dict[str, object]:
     """Return the audit row."""
     detail: dict[str, object] = {
@@ -141,8 +141,8 @@ def _row(
         "paymentSaid": answer.entry and answer.entry.status,
     }
     if (
-        chosen.against_payment
-        and chosen.learned == LearnedOutcome.REFUNDED
+        arguments.against_payment
+        and arguments.learned == LearnedOutcome.REFUNDED
         and answer.failure is None
     ):
         # The part of the refund paid outside Payment, which reconciliation adds.
@@ -152,9 +152,9 @@ def _row(
         detail["elsewhere"] = elsewhere
     return {
         "actor": actor,
-        "action": f"payments resolve --{chosen.learned}",
+        "action": f"payments resolve --{arguments.learned}",
         "subject": f"order {case.work.order.id}",
-        "because": chosen.because,
+        "because": arguments.because,
         "detail": msgspec.json.encode(detail).decode(),
     }
 

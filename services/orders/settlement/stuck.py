@@ -12,11 +12,11 @@ from orders.settlement.connections import database
 _ROW: Final = "{:>12}  {:10}  {:16}  {:20}  {:>9}  {:9}  {}"
 
 
-def run(chosen: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Print the orders. Raises OrdersError if PostgreSQL is not available."""
     with database() as pool:
-        orders = list_stuck(pool, chosen.limit)
-    if chosen.json:
+        orders = list_stuck(pool, arguments.limit)
+    if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(orders), indent=2).decode())
         return 0
     if not orders:

@@ -113,7 +113,7 @@ class Fulfilment:
 
 
 def quiet(message: Message, error: Exception) -> bool:
-    """Tell whether to only log the failure of a message, and acknowledge it.
+    """Return whether to only log the failure of a message, and acknowledge it.
 
     True for messages of the sweeper, which emits a stalled order again anyway: retries would only
     add work. A Permanent error has dead-lettered the order's first message already. False for an

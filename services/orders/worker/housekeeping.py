@@ -117,7 +117,7 @@ class Housekeeping:
             raise bugs[0]
 
     def _must_end(self) -> bool:
-        """Tell whether another process may lead; asking keeps the lock during a long duty."""
+        """Return whether another process may lead; asking keeps the lock during a long duty."""
         return self._stop.is_set() or not self._leadership.held()
 
     def _begin_term(self) -> bool:

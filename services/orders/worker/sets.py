@@ -212,7 +212,7 @@ class SetFulfilment:
             self._end(*self._running)
 
     def _is_worth_a_statement(self) -> bool:
-        """Tell whether half a set waits for one statement, or an order has waited long enough."""
+        """Return whether half a set waits for one statement, or an order has waited long enough."""
         most = max(map(len, self._queues()))
         enough = self._ports.calls.fresh <= 0 or time.monotonic() >= self._gather_until_s
         return 2 * most >= self._size or (most > 0 and enough)
@@ -243,7 +243,7 @@ class SetFulfilment:
         return max(0, min(_SETS * self._size - in_hand - len(self._later), self._size - asking))
 
     def _has_new(self) -> bool:
-        """Tell whether there is an order to take."""
+        """Return whether there is an order to take."""
         if self._source.waiting and self._room():
             return True
         return any(member.message.body.order_id not in self._in_hand for member in self._later)

@@ -74,7 +74,7 @@ def transition_of(work: Work, event: Event) -> Transition:
 
 
 def is_open(work: Work) -> bool:
-    """Tell whether an ended order's stock has yet to be settled."""
+    """Return whether an ended order's stock has yet to be settled."""
     if work.reservation is Reservation.COMMITTED:
         return work.order.status is Status.REFUNDED
     return work.reservation is Reservation.HELD
