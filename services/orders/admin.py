@@ -19,9 +19,9 @@ from prometheus_client.registry import Collector
 from orders import probes
 from orders.probes import Checks, ProbeReport, State
 
-# A request and its answer are small; whoever takes longer than this is cut off.
+# A request and its answer are small; a client that takes longer is disconnected.
 REQUEST_S: Final = 5.0
-# Probes and scrapers need a handful. One more pushes out the oldest, which is the stuck one.
+# Probes and scrapers need a few. One more replaces the oldest, which is the stuck one.
 CONNECTIONS: Final = 32
 _TEXT: Final = "text/plain; charset=utf-8"
 
@@ -35,7 +35,7 @@ class AdminResponse(msgspec.Struct, frozen=True):
 
 
 class Admin:
-    """What the admin port answers, apart from HTTP."""
+    """The answers of the admin port, independent of HTTP."""
 
     def __init__(self, checks: Checks, state: State, metrics: Collector = REGISTRY) -> None:
         self._checks, self._state, self._metrics = checks, state, metrics
@@ -51,7 +51,7 @@ class Admin:
         """Answer a GET of `target` (path and query)."""
         try:
             parts = urlsplit(target)
-        except ValueError:  # what begins with // is read as a host
+        except ValueError:  # a target that starts with // is read as a host
             return AdminResponse(404, _TEXT, b"There is no such page.\n")
         page = self._pages.get(parts.path)
         if page is None:
@@ -109,7 +109,7 @@ class AdminServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Answer no more and free the port."""
+        """Stop answering and free the port."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(REQUEST_S)
@@ -140,14 +140,14 @@ class _Server(TCPServer):
         try:
             self.finish_request(request, client_address)
         except OSError:
-            pass  # the client went away, or was cut off
+            pass  # the client disconnected, or was disconnected
         finally:
             with self._lock:
                 self._open.pop(request, None)
             self.shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Cut off who takes too long; called twice a second by serve_forever."""
+        """Disconnect slow clients; called twice a second by serve_forever."""
         late = time.monotonic() - self._request_s
         with self._lock:
             for connection, began_at in self._open.items():

@@ -56,7 +56,7 @@ def test_a_capture_that_a_person_knows_the_outcome_of_moves_its_order(
     order_id, attempt = charging(shop, cancelled=bool(cancelled))
     code, out, err = resolve(shop, attempt, word, "--yes")
     assert code == 0, err
-    assert "Payment's ledger does not know the attempt" in out
+    assert "Payment's ledger does not have the attempt" in out
     assert f"order {order_id} is {status}" in out
     assert state(shop, order_id)[0] == status
     outcome = "approved" if word == "--captured" else "declined"
@@ -182,11 +182,17 @@ def test_with_payment_out_a_person_can_still_settle(shop: Shop) -> None:
     words = ("payments", "resolve", attempt, "--captured", *BECAUSE)
     code, out, err = shop.command(*words, **out_of_reach)
     assert code == 0
-    assert "Payment cannot be asked" in err
-    assert "nothing was changed: --yes --against-payment does it without Payment's word" in out
+    assert "Payment cannot be queried" in err
+    assert (
+        "nothing was changed: --yes --against-payment settles it without Payment's confirmation"
+        in out
+    )
     code, _, err = shop.command(*words, "--yes", **out_of_reach)
     assert code == 1
-    assert "nothing was changed: --yes --against-payment does it without Payment's word" in err
+    assert (
+        "nothing was changed: --yes --against-payment settles it without Payment's confirmation"
+        in err
+    )
     assert state(shop, order_id)[0] == "Charging"
     assert shop.command(*words, "--yes", "--against-payment", **out_of_reach)[0] == 0
     assert state(shop, order_id)[0] == "Completed"
@@ -238,7 +244,7 @@ def test_an_order_that_was_moved_meanwhile_is_not_overwritten_and_leaves_no_row(
     finally:
         shop.run("DROP TRIGGER move ON orders")
     assert code == 1
-    assert "moved by others" in err
+    assert "changed meanwhile" in err
     assert state(shop, order_id)[0] == "Charging"
     assert shop.run("SELECT count(*) FROM operator_actions") == [(0,)]
     assert shop.run("SELECT count(*) FROM outbox") == [(0,)]

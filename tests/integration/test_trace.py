@@ -36,7 +36,7 @@ def test_the_whole_story_is_told_in_order_with_the_times_between(shop: Shop) -> 
     assert lines[0].startswith(f"order {order_id}: Completed, 2 × product 5, total 20.00, user 7")
     assert "correlation id corr-1" in lines[0]
     phrases = ["accepted, by customer", "Pending → Reserved, by worker", "Charging → Completed",
-            f"capture {attempt}: 20.00 asked for", f"capture {attempt}: captured 20.00",
+            f"capture {attempt}: 20.00 requested", f"capture {attempt}: captured 20.00",
             "committed 2 × product 5", "order.completed.v1: sent, tries: 1"]  # fmt: skip
     for text in phrases:
         assert text in out
@@ -65,8 +65,8 @@ def test_a_ledger_that_cannot_be_asked_is_said_and_the_rest_is_told(shop: Shop) 
     code, out, _ = shop.command("trace", str(order_id), **environ)
     assert code == 0
     assert "Charging → Completed" in out
-    assert "not known: Payment cannot be asked: ORDERS_PAYMENT_URL is not set" in out
-    assert "not known: Inventory cannot be asked: inventory: GET /reservations failed" in out
+    assert "not known: Payment cannot be queried: ORDERS_PAYMENT_URL is not set" in out
+    assert "not known: Inventory cannot be queried: inventory: GET /reservations failed" in out
 
 
 def test_what_is_unknown_is_still_to_come(shop: Shop) -> None:
@@ -109,7 +109,7 @@ def test_without_the_database_the_ledgers_are_told(shop: Shop) -> None:
     assert "captured 20.00" in out
     assert f"order {order_id}: not known whether it exists" in out
     assert "no such order" not in out
-    assert "not known: the database cannot be asked" in out
+    assert "not known: the database cannot be queried" in out
 
 
 def test_a_declined_refund_names_the_command_that_settles_it(shop: Shop) -> None:
@@ -118,7 +118,7 @@ def test_a_declined_refund_names_the_command_that_settles_it(shop: Shop) -> None
     shop.run("UPDATE payment_attempts SET reason = 'RefundDeclined'")
     out = shop.command("trace", str(order_id))[1]
     assert (
-        "needs a person, because Payment declined to pay back 20.00: "
+        "needs a person, because Payment declined to refund 20.00: "
         f"`orders payments resolve {attempt}" in out
     )
 

@@ -69,11 +69,11 @@ def test_what_libpq_cannot_read_is_refused_by_name_and_not_repeated(
 @pytest.mark.parametrize(
     ("query", "fault"),
     [
-        ("host=a,b&target_session_attrs=standby", "takes no writes"),
-        ("host=a,b&target_session_attrs=prefer-standby", "takes no writes"),
-        ("host=a,b&target_session_attrs=read-only", "takes no writes"),
-        ("host=a,b,c&port=1,2", "another number of ports than of hosts"),
-        ("host=a&port=1,2", "another number of ports than of hosts"),
+        ("host=a,b&target_session_attrs=standby", "accepts no writes"),
+        ("host=a,b&target_session_attrs=prefer-standby", "accepts no writes"),
+        ("host=a,b&target_session_attrs=read-only", "accepts no writes"),
+        ("host=a,b,c&port=1,2", "the numbers of ports and hosts differ"),
+        ("host=a&port=1,2", "the numbers of ports and hosts differ"),
         ("host=a,b&port=1,x", "a port is not a number"),
         ("host=a&port=0", "a port is not a number"),
         ("host=a&port=65536", "a port is not a number"),

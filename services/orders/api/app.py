@@ -1,4 +1,4 @@
-"""The WSGI application: routes, and what surrounds them. Everything it needs is handed to it."""
+"""The WSGI application: routes and middleware, built from its arguments."""
 
 from typing import Any, Final
 from wsgiref.types import WSGIApplication

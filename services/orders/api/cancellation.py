@@ -1,4 +1,4 @@
-"""`/api/orders/{id}/cancellation`: cancel an order, whatever it is doing."""
+"""`/api/orders/{id}/cancellation`: cancel an order in any status."""
 
 from typing import Any, Final
 
@@ -31,9 +31,9 @@ _DETAILS: Final = {
 
 
 class CancellationAnswer(msgspec.Struct, rename="camel", frozen=True):
-    """The order as it is after the cancellation was taken."""
+    """The order after the cancellation was accepted."""
 
-    # For the documentation: PostgreSQL makes the bytes, and keeps them for replays.
+    # For the documentation: PostgreSQL creates the bytes, and stores them for replays.
     order_id: Id
     status: Status
     message: str
@@ -51,8 +51,8 @@ class Cancellation:
         "POST": Operation(
             id="cancelOrder",
             summary="Cancel an order",
-            description="Possible until some time after the payment, which then goes back. Asking "
-            "again changes nothing.",
+            description="Possible until some time after the payment, which is then refunded. A"
+            " repetition changes nothing.",
             action="cancel",
             scope=WRITE,
             decode=_decode,
@@ -62,8 +62,8 @@ class Cancellation:
             body_required=False,
             answers={
                 202: ResponseDoc(
-                    description="Cancelled at once before the payment; while it is under way its "
-                    "outcome decides; afterwards the money goes back.",
+                    description="Before the payment the order is cancelled at once. During the"
+                    " payment its outcome decides. Afterwards the money is refunded.",
                     body=CancellationAnswer,
                     headers=("Location", "ETag", "Idempotency-Replayed"),
                 ),
@@ -107,7 +107,7 @@ class Cancellation:
         cancelled = self._cancel(exchange, request)
         if cancelled.order is not None:
             exchange.user_id = cancelled.order.user_id
-            # Before the answer, so that whoever asks after it meets the new version.
+            # Before the answer, so that later requests see the new version.
             self._cache.put(snapshot(cancelled.order))
             mark_owner(self._writers, exchange.caller, cancelled.order.user_id)
         exchange.replayed = cancelled.answer.replayed

@@ -1,4 +1,4 @@
-"""What requests that change an order have in common: small bodies, and for whom they act.
+"""The common parts of requests that change an order: small bodies, and the user they act for.
 
 The cancellation's body may be missing. Such a request names an order, but no user.
 """
@@ -25,7 +25,7 @@ ReasonText = Annotated[
         max_length=MAX_REASON,
         # PostgreSQL stores no NUL, and a terminal would obey other control characters.
         pattern=r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*\Z",
-        description="Why, in words. It is stored; nothing private.",
+        description="The reason. It is stored, so it must not contain private data.",
     ),
 ]
 _AMOUNT_SCHEMA: Final[dict[str, Any]] = {
@@ -79,7 +79,7 @@ def refund(env: dict[str, Any]) -> tuple[Decimal, str | None]:
 def _decode(body: bytes, kind: type[T]) -> T:
     try:
         decoded = msgspec.json.decode(body, type=kind)
-        # Of two equal names readers differ in which one counts.
+        # If a name occurs twice, readers differ in which value counts.
         names = [name for name, _ in _PAIRS.decode(body.decode())]
     except msgspec.ValidationError as error:
         detail, _, place = str(error).partition(" - at `$.")

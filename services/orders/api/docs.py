@@ -64,7 +64,7 @@ class DocsPage:
 
 
 class Asset:
-    """`/docs/{name}`: the page's own script, and what the package brings."""
+    """`/docs/{name}`: the page's own script, and the files of the package."""
 
     operations: Final = {
         "GET": Operation(

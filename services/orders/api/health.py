@@ -1,4 +1,4 @@
-"""`/health` on the public port: what the admin port answers, within the same second."""
+"""`/health` on the public port: the admin port's answer, cached for a second."""
 
 from typing import Annotated, Final, Literal
 
@@ -14,7 +14,7 @@ StatusWord = Literal["Healthy", "Degraded", "Unhealthy"]
 
 
 class DependencyHealth(msgspec.Struct, rename="camel", frozen=True):
-    """How one dependency does."""
+    """The health of one dependency."""
 
     status: StatusWord
     duration_ms: float
@@ -34,11 +34,13 @@ class Health:
     operations: Final = {
         "GET": Operation(
             id="health",
-            summary="Tell whether orders can be taken",
-            description="For people and load balancers; Kubernetes asks the admin port.",
+            summary="Show whether the service can accept orders",
+            description="For people and load balancers; Kubernetes uses the admin port.",
             answers={
                 200: ResponseDoc(description="Healthy, or degraded.", body=HealthReport),
-                503: ResponseDoc(description="The primary database is out.", body=HealthReport),
+                503: ResponseDoc(
+                    description="The primary database is unavailable.", body=HealthReport
+                ),
             },
         )
     }

@@ -1,4 +1,4 @@
-"""`/api/orders/{id}/history`: how an order came to be where it is."""
+"""`/api/orders/{id}/history`: the transitions of an order."""
 
 import datetime as dt
 from typing import Annotated, Final
@@ -18,7 +18,7 @@ class TransitionView(msgspec.Struct, frozen=True):
 
     before: Status | None = msgspec.field(name="from")
     after: Status = msgspec.field(name="to")
-    reason: Annotated[str | None, Meta(description="A word of ours, or what the caller gave.")]
+    reason: Annotated[str | None, Meta(description="The service's reason, or the caller's.")]
     actor: Annotated[str, Meta(description="`customer`, `support`, `worker` or `operator:<name>`.")]
     at: Annotated[dt.datetime, Meta(tz=True, description="UTC.")]
     trace_id: Annotated[str | None, Meta(description="The trace of the request behind it.")] = (

@@ -22,7 +22,7 @@ from orders.upstream.transport import HttpRequest, HttpResponse
 _REFRESH_S: Final = 300.0
 _RETRY_S: Final = 5.0  # after a failure, and between fetches that requests ask for
 _FETCH_BUDGET_S: Final = 3.0
-_WAIT_S: Final = 0.5  # of a request, for a fetch it has asked for
+_WAIT_S: Final = 0.5  # how long a request waits for the fetch that it started
 _LIMIT_BYTES: Final = 256 * 1024
 _KEYS_LIMIT: Final = 100
 # Keys to try for a token that names none: the last, the current, the next. Each costs 60 to 150 µs.
@@ -46,7 +46,7 @@ class IssuerKeys:
         self._keys: KeySet | None = None
         self._tried_at = self._asked_at = float("-inf")
         self._changed = threading.Condition()
-        self._begun = self._ended = self._wanted = 0  # the number of a fetch
+        self._begun = self._ended = self._wanted = 0  # counts the fetches
         self._answered = False  # whether the last one brought keys
         self._closed = False
         self._thread = threading.Thread(target=self._watch, name="issuer-keys", daemon=True)
@@ -99,7 +99,9 @@ class IssuerKeys:
             if not shared:
                 if not self._may_ask():
                     return
-                self._wanted = self._begun + 1  # what is under way may be older than the key
+                self._wanted = (
+                    self._begun + 1
+                )  # a fetch in progress may have started before the key was published
             number = self._wanted
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._ended >= number or self._closed, self._wait_s)
@@ -121,7 +123,7 @@ class IssuerKeys:
             self._answered = False
             _log.warning("issuer_keys.not_fetched", error=str(error))
             return
-        self._answered = True  # before the keys: who knows some of them may share a fetch
+        self._answered = True  # before the keys: a request that sees them may share a fetch
         self._keys = keys
 
 
@@ -168,4 +170,4 @@ def _add(keys: KeySet, key: dict[str, Any], algorithm: str) -> None:
     try:
         keys[key.get("kid"), algorithm] = jwt.PyJWK(key, algorithm)
     except (jwt.PyJWTError, ValueError, TypeError):
-        return  # of another type than the algorithm needs, or not a key
+        return  # not a key, or not of the type that the algorithm needs

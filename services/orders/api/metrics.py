@@ -18,32 +18,33 @@ from orders.telemetry.exemplars import Exemplars
 from orders.telemetry.metrics import HTTP_DURATION, ORDER_REQUESTS, Tally, flush_tallies
 
 ORDER_CREATE_DURATION: Final = Histogram(
-    "order_create_duration_seconds", "Duration of requests that made an order.",
+    "order_create_duration_seconds", "Duration of requests that created an order.",
     buckets=HTTP_BUCKETS,
 )  # fmt: skip
 DB_POOL_IN_USE: Final = Gauge(
-    "db_pool_in_use", "Database connections lent out, summed over the processes.",
+    "db_pool_in_use", "Database connections in use, summed over the processes.",
     ["target"], multiprocess_mode="livesum",
 )  # fmt: skip
 
 DB_POOL_SIZE: Final = Gauge(
-    "db_pool_size", "Database connections that could be lent out, summed over the processes.",
+    "db_pool_size", "Size of the connection pools, summed over the processes.",
     ["target"], multiprocess_mode="livesum",
 )  # fmt: skip
 HTTP_WORKERS: Final = Gauge(
-    "http_server_workers", "Requests that can be served at once: processes, times their threads.",
+    "http_server_workers", "Requests that can be served at the same time: processes, times their"
+    " threads.",
     multiprocess_mode="livesum",
 )  # fmt: skip
 HTTP_WORKER_STARTS: Final = Counter(
-    "http_server_worker_starts_total", "Processes started to serve requests, replacements included."
+    "http_server_worker_starts_total", "Worker processes started, including replacements."
 )
 HTTP_WORKER_EXITS: Final = Counter(
     "http_server_worker_exits_total",
-    "Processes that ended as they should: reloaded, stopped, or after their share of requests.",
+    "Worker processes that ended normally: reloaded, stopped, or after their share of requests.",
 )
 WAITING_SECONDS: Final = Counter(
     "http_server_waiting_seconds_total",
-    "Time that requests waited for others' answers without holding up their process.",
+    "Time that requests waited for a commit while their process served others.",
 )
 
 _METHODS: Final = frozenset(

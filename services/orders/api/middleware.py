@@ -1,4 +1,4 @@
-"""What every request passes before its resource: the layer around Falcon, then the admission.
+"""The middleware of every request: the layer around Falcon, then the admission.
 
 `TelemetryMiddleware` gives a request its ids and its trace, and counts and logs its answer. It is
 the outermost layer, so a 404, a 429 and a crash are counted like any answer.
@@ -55,7 +55,9 @@ _OUTCOMES: Final = {
     409: "conflict",
     429: "rate_limited",
 }
-_PROBES: Final = frozenset({"/health", "/openapi.json"})  # asked all day: not worth a line each
+_PROBES: Final = frozenset(
+    {"/health", "/openapi.json"}
+)  # requested all day: not worth a log line each
 _PASSED_ON: Final = "HTTP_X_REQUEST_START"
 _NO_SNIFFING: Final = ("X-Content-Type-Options", "nosniff")
 # Requests that no operation serves count for the client's address, with or without a token.
@@ -113,7 +115,7 @@ class TelemetryMiddleware:
             self._room.release()
 
     def _waited_too_long(self, env: WSGIEnvironment) -> bool:
-        # Probes and documents are asked by those who would take a 503 for an outage.
+        # Clients of probes and documents would take a 503 for an outage.
         return (
             self._max_wait_s > 0
             and env["PATH_INFO"].startswith(API)
@@ -125,7 +127,7 @@ class TelemetryMiddleware:
     ) -> Iterable[bytes]:
         try:
             return self._application(env, reply)
-        except Exception as error:  # noqa: BLE001 what Falcon's own handlers let through
+        except Exception as error:  # noqa: BLE001 errors that Falcon's own handlers do not catch
             return reply.refuse(problems.refusal(error), exchange)
 
 
@@ -159,7 +161,7 @@ def _waited_s(passed_on: str | None) -> float:
 
 def _shed() -> Refusal:
     return Refusal(
-        SHED, "The service is at its limit. Please retry later.", headers=[("Retry-After", "1")]
+        SHED, "The service is overloaded. Please retry later.", headers=[("Retry-After", "1")]
     )
 
 
@@ -292,7 +294,7 @@ class Admission:
         request = self._counted(exchange, env, operation)
         replies = self._limit(exchange, principal, request, commands)
         if self._writers is None:
-            exchange.wrote_recently = False  # there is no replica to lag behind
+            exchange.wrote_recently = False  # without replicas no list can be stale
         elif user_id is None:
             return
         elif operation.recent_write == "look up":

@@ -26,12 +26,12 @@ _CONTACT: Final = {
     "name": "Order platform maintainers", "url": "https://orders.example/platform",
 }  # fmt: skip
 _TAGS: Final = {
-    "orders": "Take orders, show them, change them.",
-    "service": "How the service does.",
+    "orders": "Place, show and change orders.",
+    "service": "Health of the service.",
 }
 _SCHEME: Final = "bearer"
 _BEARER: Final = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
-# What any request about orders may meet; of these 401 and 403 only where tokens are asked for.
+# Answers to any request about orders; 401 and 403 only if tokens are required.
 _ANYWHERE: Final = {
     429: "Over the rate limit.",
     500: "The service failed.",
@@ -44,13 +44,13 @@ _GUARDED: Final = {
 _HEADERS: Final = {
     "Location": "The order's path.",
     "ETag": "The order's version.",
-    "Idempotency-Replayed": "`true` when the answer was stored by an earlier request.",
+    "Idempotency-Replayed": "`true` if an earlier request stored the answer.",
     "Link": "The next page, with rel=next; absent on the last.",
     "Retry-After": "Seconds to wait.",
-    "RateLimit": "What is left of the quota, and until when.",
+    "RateLimit": "The remaining quota, and until when it applies.",
     "RateLimit-Policy": "The quota.",
-    "X-Correlation-ID": "The id that the logs know the request by: the caller's, if well-formed. "
-    "It is stored and logged as it is; put nothing private in it.",
+    "X-Correlation-ID": "The id of the request in the logs: the caller's, if well-formed. It is"
+    " stored and logged unchanged, so it must not contain private data.",
 }
 
 
@@ -89,10 +89,10 @@ def document(routes: Routes, *, tokens: bool, key_required: bool = False) -> Jso
             "title": "Orders",
             "version": API_VERSION,
             "contact": _CONTACT,
-            "description": "Take orders, and tell how they are doing. Integers are written without "
-            "a decimal point: `1.0` is refused. Query members that are not listed are ignored.",
+            "description": "Place orders and follow them. Integers are written without a decimal"
+            " point: `1.0` is refused. Query parameters that are not listed are ignored.",
         },
-        "servers": [{"url": "/", "description": "Where this document is from."}],
+        "servers": [{"url": "/", "description": "The server of this document."}],
         "tags": [{"name": name, "description": about} for name, about in _TAGS.items()],
         "paths": {
             template: {

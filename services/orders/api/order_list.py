@@ -33,7 +33,7 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 DEFAULT_PAGE_SIZE: Final = 20
 MAX_PAGE_SIZE: Final = 100
-MAX_DEPTH: Final = 10_000  # rows an OFFSET may skip; deeper goes by cursor
+MAX_DEPTH: Final = 10_000  # most rows that an OFFSET may skip; deeper pages need a cursor
 _KNOWN: Final = ("page", "pageSize", "cursor")
 _FIELDS_LIMIT: Final = 50
 _PART: Final[dict[str, Any]] = {
@@ -54,7 +54,7 @@ _PART: Final[dict[str, Any]] = {
         "cursor": {
             "type": "string",
             "pattern": PATTERN,
-            "description": "From the Link header of the page before. Opaque. Not with page.",
+            "description": "From the Link header of the previous page. Opaque. Not with page.",
         },
     },
     "not": {"required": ["page", "cursor"]},
@@ -68,8 +68,8 @@ _PARAMETERS: Final = (
         name="part",
         where="query",
         type=Annotated[Raw, Meta(extra_json_schema=_PART)],
-        description="Which part of the list, as `?page=2&pageSize=50` or `?cursor=…`: either page "
-        f"or cursor, not both. page × pageSize may not exceed {MAX_DEPTH}.",
+        description="The part of the list, as `?page=2&pageSize=50` or `?cursor=…`: either page or"
+        " cursor, not both. page × pageSize may not exceed {MAX_DEPTH}.",
     ),
 )
 
@@ -106,7 +106,7 @@ class UserOrders:
             parameters=_PARAMETERS,
             answers={
                 200: ResponseDoc(
-                    description="One page; `Link` with rel=next leads to the one after it.",
+                    description="One page; `Link` with rel=next leads to the next one.",
                     body=list[OrderView],
                     headers=("Link",),
                 )

@@ -1,4 +1,4 @@
-"""The order resources: take one, show one. Cancellation, refunds, history are files beside this."""
+"""The order resources: place an order, show an order."""
 
 import http
 from typing import Any, Final
@@ -47,21 +47,21 @@ def decode_new_order(env: dict[str, Any], _path: dict[str, str]) -> Arguments:
 class Acceptance(msgspec.Struct, rename="camel", frozen=True):
     """The answer to an accepted order."""
 
-    # For the documentation: PostgreSQL makes the bytes, and keeps them for replays.
+    # For the documentation: PostgreSQL creates the bytes, and stores them for replays.
     order_id: Id
     status: Status
     message: str
 
 
 class OrderPlacement:
-    """`/api/orders`: take an order."""
+    """`/api/orders`: place an order."""
 
     operations: Final = {
         "POST": Operation(
             id="createOrder",
             summary="Place an order",
-            description="The answer comes when the order is stored, before it is paid. Follow it "
-            "at `Location`. Send an Idempotency-Key, so that a repetition orders nothing twice.",
+            description="The answer comes when the order is stored, before it is paid. Follow it at"
+            " `Location`. Send an Idempotency-Key, so that a repetition does not order twice.",
             action="create",
             scope=WRITE,
             decode=decode_new_order,
@@ -94,7 +94,7 @@ class OrderPlacement:
         self._key_required = ports.key_required
 
     def on_post(self, req: Request, resp: Response, order: NewOrder) -> None:
-        """Take an order once per principal and key."""
+        """Accept an order once per principal and key."""
         exchange = exchange_of(req.env)
         exchange.total = order.total
         exchange.caller.require_identity(order.user_id)
@@ -110,7 +110,7 @@ class OrderPlacement:
         refusal = self._stock_refusal(order)
         if refusal is None:
             return self._orders.accept(order, exchange.context, principal, key)
-        # What was answered before is answered again, whatever the stock is by now.
+        # A replay gets the stored answer, whatever the stock is by now.
         replay = self._orders.replay(order, principal, key) if key is not None else None
         if replay is None:
             raise refusal
@@ -143,7 +143,7 @@ class OneOrder:
                     name="If-None-Match",
                     where="header",
                     type=str,
-                    description="Entity tags of versions the caller has.",
+                    description="Entity tags of versions that the caller has.",
                 ),
             ),
             answers={

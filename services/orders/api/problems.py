@@ -1,4 +1,4 @@
-"""Errors as the caller sees them: RFC 9457 problems, and the one table from exception to answer.
+"""Errors as RFC 9457 problems, and the one table from exception to answer.
 
 The message of an exception never reaches a caller, unless it is a `Refusal`.
 """
@@ -83,7 +83,7 @@ KEY_IN_USE: Final = ProblemType(
     409, "The Idempotency-Key is in use", _URN + "idempotency-key-in-use"
 )
 NOT_CANCELLABLE: Final = ProblemType(409, "The order cannot be cancelled", _URN + "not-cancellable")
-NOT_REFUNDABLE: Final = ProblemType(409, "The order cannot be refunded so", _URN + "not-refundable")
+NOT_REFUNDABLE: Final = ProblemType(409, "The refund is not possible", _URN + "not-refundable")
 TOO_LARGE: Final = ProblemType(413, "Content Too Large")
 UNSUPPORTED_MEDIA: Final = _kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 KEY_REUSED: Final = ProblemType(
@@ -147,7 +147,7 @@ def _transient(error: Transient) -> Refusal:
 
 
 def _outcome_unknown(error: OutcomeUnknown) -> Refusal:
-    """Refuse without Retry-After: a client that obeyed would order twice."""
+    """Refuse without Retry-After: a client that retries would order twice."""
     _log.warning("request.outcome_unknown", error=str(error))
     return Refusal(
         OUTCOME_UNKNOWN,
@@ -175,9 +175,11 @@ _ANSWERS: Final[dict[type[Exception], Callable[[Any], Refusal]]] = {
         KEY_REUSED, "This Idempotency-Key was used with other contents. Use a new key."
     ),
     BodyTooLarge: lambda _: Refusal(
-        TOO_LARGE, f"The body may have {BODY_LIMIT_BYTES} bytes at most."
+        TOO_LARGE, f"The body may have at most {BODY_LIMIT_BYTES} bytes."
     ),
-    BodyIncomplete: lambda _: Refusal(MALFORMED_BODY, "The body ends early, or is framed wrongly."),
+    BodyIncomplete: lambda _: Refusal(
+        MALFORMED_BODY, "The body ends early, or its framing is wrong."
+    ),
     Busy: _busy,
     Transient: _transient,
     Permanent: _internal,

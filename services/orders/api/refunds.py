@@ -1,4 +1,4 @@
-"""`/api/orders/{id}/refunds`: pay money of a completed order back, all or a part. For support."""
+"""`/api/orders/{id}/refunds`: refund a completed order, in part or in whole. For support."""
 
 from decimal import Decimal
 from typing import Any, Final
@@ -24,7 +24,7 @@ _DETAILS: Final = {
 
 
 class RefundAnswer(msgspec.Struct, rename="camel", frozen=True):
-    """The order as it is while the refund is on its way."""
+    """The order while the refund is in progress."""
 
     # For the documentation: the bytes are stored for replays.
     order_id: Id
@@ -44,7 +44,7 @@ class OrderRefunds:
     operations: Final = {
         "POST": Operation(
             id="refundOrder",
-            summary="Pay back a part of an order's money, or all that is left",
+            summary="Refund a part of an order, or all that is left",
             description="For support. Send an Idempotency-Key: without one a repetition pays back "
             "again.",
             action="refund",
@@ -55,8 +55,8 @@ class OrderRefunds:
             body=RefundRequest,
             answers={
                 202: ResponseDoc(
-                    description="The refund is on its way; `refunded` of the order tells when it "
-                    "was made. An order whose money all went back is Refunded.",
+                    description="The refund is in progress; `refunded` of the order shows when it"
+                    " was made. An order that is refunded in full is Refunded.",
                     body=RefundAnswer,
                     headers=("Location", "ETag", "Idempotency-Replayed"),
                 )

@@ -1,4 +1,4 @@
-"""Puts the API together from its settings: the one place that knows all of its parts."""
+"""Builds the API from its settings: the one place that knows all of its parts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -41,13 +41,13 @@ from orders.upstream.inventory import AdmissionCheck, Inventory
 from orders.upstream.policy import policy_of
 
 _APPLICATION: Final = "orders-api"
-# All pods see the same primary. One that moves within this time takes none of them out of the
+# All pods see the same primary. If it moves within this time, no pod is taken out of the
 # Service, where they would stay for another period of their probe.
 _PROMOTION_S: Final = 10.0
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """All that the workers and the admin process need to know; read once, before forking."""
+    """The settings of the workers and the admin process; read once, before forking."""
 
     api: ApiSettings
     auth: AuthSettings
@@ -122,7 +122,7 @@ def probe_checks(settings: Settings) -> Sequence[Check]:
 
 
 def _issuer_checks(settings: AuthSettings) -> Sequence[Check]:
-    """Tokens cannot be verified before the issuer's keys were fetched; later they are kept."""
+    """Check that the issuer's keys were fetched once; without them no token can be verified."""
     if settings.mode == "off" or settings.jwks_url is None:
         return ()
     from orders.api.issuer import FetchedOnce, jwks

@@ -1,1 +1,1 @@
-"""PostgreSQL, where alone an order is true: one statement a hop, named columns, plain SQL."""
+"""PostgreSQL, the only source of truth for orders: one statement per hop, plain SQL."""

@@ -1,4 +1,4 @@
-"""What people did with the command line, and why: one row for each command."""
+"""The audit of commands: who did what, and why; one row for each command."""
 
 import contextlib
 import getpass
@@ -26,7 +26,7 @@ class AuditedLetters(msgspec.Struct):
 
 
 class Audit:
-    """Audit rows of a person's actions. Raises Transient when PostgreSQL is not to be had."""
+    """Audit rows of a person's actions. Raises Transient if PostgreSQL is unavailable."""
 
     def __init__(self, pool: Pool, actor: str, because: str) -> None:
         self._pool, self._actor, self._because = pool, actor, because

@@ -1,4 +1,4 @@
-"""Cancelling an order in PostgreSQL, whatever it is doing at that moment."""
+"""Cancellation of an order in PostgreSQL, in any status."""
 
 import enum
 import hashlib
@@ -105,7 +105,7 @@ class Cancellations:
         if not answered:
             replayed = self._replayed(request, rows[0])
             if replayed is None:
-                raise Transient("the idempotency key expired this very moment", retry_after_s=1)
+                raise Transient("the idempotency key has just expired", retry_after_s=1)
             return replayed
         order = order_of(rows[0][:ORDER_COLUMNS])
         answer = StoredAnswer(

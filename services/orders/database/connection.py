@@ -55,26 +55,26 @@ _CHECK: Final = """
         ),
         pg_postmaster_start_time()::text
 """
-# Which line of a server's history this is. Another make of server may not say it.
+# The server's timeline. A server of another make may not tell it.
 _TIMELINE: Final = """
     SELECT
         (SELECT system_identifier FROM pg_control_system()),
         ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint
 """
 
-# How much longer than statement_timeout the client waits: a server that is well answers within it.
+# How much longer than statement_timeout the client waits: a healthy server answers within it.
 DEADLINE_MARGIN_S: Final = 2.0
 # How long a failure speaks for the server when no attempt to connect is under way: longer than the
 # pool waits between two attempts.
 _KNOWN_FOR_S: Final = 1.0
-# A server that is well and takes no writes any more answers sooner, if only to refuse.
+# A healthy server that no longer accepts writes answers sooner, with a refusal.
 _STUCK_S: Final = 1.0
 _LAST_PORT: Final = 65_535
 _NO_PRIMARY: Final = frozenset({"standby", "prefer-standby", "read-only"})
 _WAKE_S: Final = 0.1  # psycopg's own: how often a wait looks for signals
 
 _PINNED: Final = {
-    "datestyle": "ISO,YMD",  # psycopg reads no other
+    "datestyle": "ISO,YMD",  # psycopg supports no other
     "intervalstyle": "postgres",  # nor here
     "timezone": "UTC",
     "default_transaction_isolation": "read committed",  # compare-and-set waits, then looks again
@@ -117,7 +117,7 @@ def pinned(settings: DatabaseSettings, extra: Mapping[str, str] | None = None) -
 
 
 def deadline_s(settings: DatabaseSettings) -> float:
-    """Return after how many seconds without an answer a connection is given up."""
+    """Return the seconds without an answer after which a connection is given up."""
     return settings.statement_timeout_s + DEADLINE_MARGIN_S
 
 
@@ -126,7 +126,7 @@ class SessionRefused(psycopg.OperationalError):
 
 
 class Server:
-    """Where a URL leads, and how the last attempts to connect went. Thread-safe.
+    """The server behind a URL, and the results of the last attempts to connect. Thread-safe.
 
     A URL may name several hosts: the one that answered last is tried first. `advice` names the
     setting to correct when there is a pooler in transaction mode that is not expected.
@@ -176,7 +176,7 @@ class Server:
         return self._names.resolved(conninfo, timeout_s)
 
     def conninfo(self) -> str:
-        """Return what to connect to now."""
+        """Return the conninfo for the next connection."""
         parameters = dict(self._parameters)
         if self.writes:
             parameters["target_session_attrs"] = "read-write"
@@ -187,12 +187,12 @@ class Server:
         return make_conninfo("", **parameters)
 
     def began(self) -> None:
-        """Note that an attempt began."""
+        """Record that an attempt started."""
         with self._lock:
             self._under_way += 1
 
     def succeeded(self, host: str, port: str) -> None:
-        """Note that an attempt succeeded, and where."""
+        """Record that an attempt succeeded, and with which server."""
         with self._lock:
             self._under_way -= 1
             self.problem = None
@@ -230,14 +230,14 @@ class Server:
         return timeline < self._timelines.get(system, timeline)
 
     def failed(self, error: BaseException) -> None:
-        """Note that an attempt failed."""
+        """Record that an attempt failed."""
         with self._lock:
             self._under_way -= 1
         self.suspect(error)
         self.tried.set()
 
     def suspect(self, error: BaseException) -> None:
-        """Note that the server cannot be used, as an open connection has shown."""
+        """Record that the server cannot be used, as an open connection has shown."""
         reason = _reason(error)
         self.problem = f"{POOLER}: {self.advice}" if reason == POOLER else reason
         self._failed_at_s = time.monotonic()
@@ -278,13 +278,13 @@ class Server:
 
 
 def _fault(parameters: Mapping[str, Any], *, writes: bool) -> str | None:
-    """Say what libpq would find out about a URL only when it connects, or what we override."""
+    """Return a fault that libpq would report only later, or an option that we override."""
     target = parameters.get("target_session_attrs", "any")
     if writes and target in _NO_PRIMARY:
-        return f"target_session_attrs={target} leads to a server that takes no writes"
+        return f"target_session_attrs={target} selects a server that accepts no writes"
     ports = str(parameters.get("port") or "").split(",")
     if len(ports) not in {1, len(str(parameters.get("host") or "").split(","))}:
-        return "it has another number of ports than of hosts"
+        return "the numbers of ports and hosts differ"
     if not all(port.isdecimal() and 0 < int(port) <= _LAST_PORT for port in ports if port):
         return "a port is not a number from 1 to 65535"
     return None
@@ -304,7 +304,7 @@ def _reason(error: BaseException) -> str:
 
 
 REPLACED: Final = "the server was replaced by a standby that was promoted"
-READ_ONLY: Final = "the server takes no writes"
+READ_ONLY: Final = "the server accepts no writes"
 POOLER: Final = "a pooler in transaction mode keeps no session settings"
 
 
@@ -315,7 +315,7 @@ waiting: Final[ContextVar[Wait | None]] = ContextVar("waiting", default=None)
 
 
 class Connection(psycopg.Connection[Row]):
-    """A connection in autocommit mode whose every wait ends; one that ends late is closed."""
+    """A connection in autocommit mode with a deadline for every wait; closed if one passes."""
 
     deadline_s = DEADLINE_MARGIN_S
     opened_at_s = 0.0
@@ -356,7 +356,7 @@ class Connection(psycopg.Connection[Row]):
         return f"{server.options} {as_options(session)}"
 
     def _begin(self, server: Server, session: Mapping[str, str]) -> None:
-        """Look whether the session is as it was asked for; raises SessionRefused, closed."""
+        """Check the session's settings. Raises SessionRefused, with the connection closed."""
         self.backend_pid = self.pgconn.backend_pid
         self._unasked = select.poll()
         self._unasked.register(self.fileno(), select.POLLIN)
@@ -385,7 +385,7 @@ class Connection(psycopg.Connection[Row]):
         try:
             [(system, timeline)] = self.execute(_TIMELINE, prepare=False).fetchall()
         except (psycopg.ProgrammingError, psycopg.NotSupportedError):
-            return  # no right to ask, or a server of another make
+            return  # no right to query it, or a server of another make
         server.follow(system, timeline)
         self.line = system, timeline
 
@@ -470,7 +470,7 @@ def _text(value: bytes | None) -> str:
     return (value or b"").decode()
 
 
-# Of the transaction that runs already a default is no setting any more.
+# A default has no effect on the transaction that already runs.
 _BEGIN: Final = b"BEGIN ISOLATION LEVEL READ COMMITTED"
 
 
@@ -541,7 +541,7 @@ def connection_arguments(settings: DatabaseSettings, application: str) -> dict[s
         "client_encoding": "UTF8",
         "connect_timeout": max(2, int(settings.connect_timeout_s)),
         "prepare_threshold": 0 if prepare else None,
-        # A server that vanished without a word is noticed within about ten seconds.
+        # A server that vanished silently is noticed within about ten seconds.
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 3,
@@ -554,7 +554,7 @@ def _escaped(value: str) -> str:
 
 
 def primary(settings: DatabaseSettings, url: str | None = None) -> Server:
-    """Return where statements go that may write."""
+    """Return the server for statements that may write."""
     return Server(
         url or settings.url,
         synchronous=settings.durability == "synchronous",
@@ -565,7 +565,7 @@ def primary(settings: DatabaseSettings, url: str | None = None) -> Server:
 
 
 def sessions(settings: DatabaseSettings) -> Server:
-    """Return where sessions go that must stay the same one: locks, LISTEN, migrations."""
+    """Return the server for lasting sessions: locks, LISTEN, migrations."""
     if settings.session_url is None:
         advice = "set ORDERS_DATABASE_SESSION_URL, the URL of the server itself"
         return Server(settings.url, advice=advice)
@@ -575,7 +575,7 @@ def sessions(settings: DatabaseSettings) -> Server:
 
 
 def replica(url: str) -> Server:
-    """Return where reads go that may be a moment old."""
+    """Return the servers for reads that may be slightly stale."""
     variable = "ORDERS_DATABASE_REPLICA_URL"
     advice = f"{variable} must lead to the server itself"
     return Server(url, writes=False, variable=variable, advice=advice)

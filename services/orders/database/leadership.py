@@ -65,7 +65,8 @@ class Leadership:
     def held(self) -> bool:
         """Tell whether this process leads, trying to become leader if it does not.
 
-        Costs one round trip. Raises Transient when PostgreSQL is not to be had; leadership is lost.
+        Costs one round trip. Raises Transient if PostgreSQL is unavailable; leadership is then
+        lost.
         """
         try:
             with translated():
@@ -76,7 +77,7 @@ class Leadership:
         return self._held
 
     def close(self) -> None:
-        """Give the lock up."""
+        """Release the lock."""
         session, self._session, self._held = self._session, None, False
         if session is not None:
             session.close()

@@ -51,7 +51,7 @@ def migrate(database: DatabaseSettings | str) -> list[str]:
     """Apply the migrations that are missing and return their names; others may do so too.
 
     Then the privileges of the processes' roles are brought up to date, if there are any.
-    Raises Transient when PostgreSQL is not to be had, Permanent when a migration is refused.
+    Raises Transient if PostgreSQL is unavailable, Permanent if a migration is refused.
     """
     settings = DatabaseSettings(url=database) if isinstance(database, str) else database
     with _session(settings) as session, translated():
@@ -66,7 +66,7 @@ def migrate(database: DatabaseSettings | str) -> list[str]:
 
 
 def waiting(attempt: Callable[[], list[str]], patience_s: float) -> list[str]:
-    """Repeat `attempt` while the server is not to be had, up to `patience_s` seconds."""
+    """Repeat `attempt` while the server is unavailable, up to `patience_s` seconds."""
     give_up_at_s = time.monotonic() + patience_s
     while True:
         try:
@@ -119,7 +119,8 @@ def _apply(session: Connection) -> list[str]:
         _log.info("migration.started", migration=migration.id)
         migration.load()
         if migration.use_transactions:
-            # yoyo alone marks it after the commit: who dies in between could never migrate again.
+            # yoyo marks it only after the commit: a crash in between would block all later
+            # migrations.
             with backend.transaction():
                 migration.process_steps(backend, "apply")
                 backend.mark_one(migration)
@@ -151,7 +152,7 @@ def _apply_stepwise(backend: "_Backend", migration: yoyo.migrations.Migration) -
 
 
 def _apply_step(backend: "_Backend", step: "yoyo.migrations.StepBase") -> None:
-    """Run a statement; while others hold its lock, let them by and ask again."""
+    """Run a statement; while others hold its lock, release the queue and try again."""
     give_up_at_s = time.monotonic() + _LOCKED_S
     while True:
         try:
@@ -166,7 +167,7 @@ def _apply_step(backend: "_Backend", step: "yoyo.migrations.StepBase") -> None:
 
 
 def _drop_invalid(backend: "_Backend") -> None:
-    """Remove what failed builds left: writes pay for such an index, and no read can use it."""
+    """Drop invalid indexes of failed builds: they slow writes, and no read can use them."""
     with contextlib.suppress(psycopg.Error):  # the next run drops it, if the server is gone
         for (name,) in backend.execute(_INVALID).fetchall():
             backend.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-PORT: Final = "5432"  # what libpq takes for none
+PORT: Final = "5432"  # empty, as libpq understands it
 
 HostPort = tuple[str, str]  # host and port, as the URL has them
 Addresses = Sequence[str]

@@ -1,4 +1,4 @@
-"""Notifications of events of orders: each waits in a row until it was sent, or ended without.
+"""Notifications about orders: each waits in a row until it is sent or given up.
 
 Threads that claim at the same time, or end their claims, share a statement and its commit. Whoever
 asks while no statement runs is answered at once, by a statement of its own: a lone caller waits for
@@ -24,16 +24,16 @@ from orders.errors import OrdersError
 A = TypeVar("A")
 R = TypeVar("R")
 
-# Statements take milliseconds. One that takes longer waits for a lock, or the server is in trouble.
+# Statements take milliseconds. A longer one waits for a lock, or the server has a problem.
 PATIENCE_S: Final = 0.1
 _log = structlog.get_logger()
 
 
 class NotificationOutcome(enum.StrEnum):
-    """How a notification ended without having been sent."""
+    """Why a notification was not sent."""
 
-    GONE = "gone"  # the receiver wants no more of them
-    GIVEN_UP = "given_up"  # days of trying are over
+    GONE = "gone"  # the receiver rejected it for good
+    GIVEN_UP = "given_up"  # the time for tries is over
 
 
 WAITING: Final = "waiting"  # for a further try
@@ -80,7 +80,7 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class ClaimResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a claim ended: sent, ended, or to be tried again in `again_in_s` seconds."""
+    """The result of a claim: sent, given up, or to be tried again in `again_in_s` seconds."""
 
     sent: bool = False
     outcome: NotificationOutcome | None = None
@@ -201,7 +201,7 @@ class SharedStatement(Generic[A, R]):
 
 
 class Notifications:
-    """The notifications of orders, earliest first within each order."""
+    """The notifications of orders, in order of their events within each order."""
 
     def __init__(self, primary: Pool, claim_s: float, patience_s: float = PATIENCE_S) -> None:
         """Make claims last for `claim_s` seconds: longer than sending one takes.

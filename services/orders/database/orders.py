@@ -1,4 +1,4 @@
-"""Orders in PostgreSQL as the api sees them: take one, find one, list a user's, show its history.
+"""Orders in PostgreSQL for the api: accept, find, list, history.
 
 Also the stored answers of requests with an Idempotency-Key.
 """
@@ -89,7 +89,7 @@ def busy_if_locked(use: Use) -> Iterator[None]:
     try:
         yield
     except Locked as error:
-        if use.key is None:  # a migration, say: no other request is to blame
+        if use.key is None:  # for example a migration: no other request is the cause
             raise
         raise Busy("the key's first use is running", retry_after_s=1) from error
 
@@ -131,7 +131,7 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Orders:
-    """The orders of the API: taking and reading them."""
+    """The orders of the API: accept and read them."""
 
     def __init__(self, primary: Pool, reads: Reads, share: Share = alone) -> None:
         self._primary, self._reads = primary, reads
@@ -158,10 +158,10 @@ class Orders:
             body, location = (_BODY % order_id).encode(), _LOCATION % order_id
             return StoredAnswer(202, body, location, etag(1), order_id=order_id)
         if key is None:
-            raise OutcomeUnknown("PostgreSQL took the order but did not say so")
+            raise OutcomeUnknown("PostgreSQL accepted the order without an answer")
         answer = find_answer(self._primary, use)
         if answer is None:
-            raise Transient("the idempotency key expired this very moment", retry_after_s=1)
+            raise Transient("the idempotency key has just expired", retry_after_s=1)
         return answer
 
     def _take_one(self, submission: "_Submission") -> list[Row]:
@@ -181,7 +181,7 @@ class Orders:
         return find_answer(self._primary, _use(order, principal, key))
 
     def find(self, order_id: int) -> Order | None:
-        """Return an order of any owner; the caller checks the owner."""
+        """Return an order of any user; the caller checks the owner."""
         row = self._reads.one("find_order", {"id": order_id})
         return order_of(row[:ORDER_COLUMNS], refund_pending=row[-1]) if row else None
 

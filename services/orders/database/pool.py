@@ -131,7 +131,7 @@ class Pool:
 
     @property
     def in_use(self) -> int:
-        """Connections lent out now."""
+        """The number of connections in use."""
         stats = self._pool.get_stats()
         idle = int(stats.get("pool_available", 0)) + self._kept.number
         return int(stats.get("pool_size", 0)) - idle
@@ -168,7 +168,7 @@ class Pool:
         elif isinstance(error, errors.ReadOnlySqlTransaction | ReadOnly | NoStandby):
             self._distrust(connection)  # another attempt to connect tells soon how the server does
         elif connection.closed:
-            self._distrust(connection)  # what ended it may be about to end the others
+            self._distrust(connection)  # the cause may soon end the others
 
     def _take(self, timeout_s: float) -> Connection:
         connection = self._kept.take()
@@ -215,7 +215,7 @@ class Pool:
             raise ServerAway(message, retry_after_s=1) from error
 
     def _distrust(self, connection: Connection) -> None:
-        """Throw a connection away, and the idle ones that may lead to the same server."""
+        """Discard a connection, and the idle ones that may lead to the same server."""
         connection.close()
         if connection.opened_at_s > self._distrusted_at_s:
             self._distrusted_at_s = time.monotonic()
@@ -415,7 +415,7 @@ class Wakeup:
         self._due.set()
 
     def due(self) -> None:
-        """Note that something was committed while the relay sleeps; for any thread."""
+        """Record a commit while the relay sleeps; for any thread."""
         self._due.set()
 
     def _run(self) -> None:

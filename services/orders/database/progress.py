@@ -109,7 +109,7 @@ class Primary(Statements, Protocol):
 
 
 class Progress:
-    """The orders of the worker: moving them on."""
+    """The orders of the worker: load and advance them."""
 
     def __init__(self, primary: Primary, consumer: str) -> None:
         self._primary, self._consumer = primary, consumer
@@ -196,7 +196,7 @@ class Progress:
         return bool(rows)
 
     def mark_processed(self, message_id: str) -> None:
-        """Note that a message needs no more work. Idempotent."""
+        """Record that a message needs no more work. Idempotent."""
         self._primary.execute(
             "mark_processed", {"consumer": self._consumer, "message_id": message_id}
         )

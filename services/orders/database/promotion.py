@@ -15,7 +15,7 @@ from orders.database.statements import translated
 from orders.errors import OrdersError, Transient
 from orders.settings import DatabaseSettings
 
-# More than the old primary can have given out unseen: a thousand orders a second for a quarter of
+# More than the old primary can have assigned unseen: a thousand orders a second for a quarter of
 # an hour. An id may have 16 digits, so this can be done nine billion times.
 SKIP: Final = 1_000_000
 
@@ -55,8 +55,8 @@ class Promotion(msgspec.Struct, frozen=True):
 def follow_up(settings: DatabaseSettings, skip: int = SKIP) -> Promotion:
     """Set all sequences ahead by `skip`, once for each promotion; safe to call at any time.
 
-    A server that was never promoted is left alone. Raises OrdersError on a standby, Transient when
-    PostgreSQL is not to be had.
+    A server that was never promoted is left alone. Raises OrdersError on a standby, Transient if
+    PostgreSQL is unavailable.
     """
     server = sessions(settings)
     try:
@@ -64,7 +64,7 @@ def follow_up(settings: DatabaseSettings, skip: int = SKIP) -> Promotion:
     except Transient as error:
         if server.problem == READ_ONLY:
             raise OrdersError(
-                "the server takes no writes: promote it first, then run this again"
+                "the server accepts no writes: promote it first, then run this again"
             ) from error
         raise
     with closing(session), translated(), session.transaction():

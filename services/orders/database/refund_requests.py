@@ -1,4 +1,4 @@
-"""Asking for a refund in PostgreSQL: the attempt is written, the worker has Payment make it."""
+"""Refund requests in PostgreSQL: the attempt is written, and the worker sends it to Payment."""
 
 import enum
 import hashlib
@@ -31,14 +31,14 @@ _TRIES: Final = 5  # others may change the order between the look and the change
 
 
 class Unrefundable(enum.StrEnum):
-    """Why an order's money cannot be paid back so."""
+    """Why a refund is not possible."""
 
     NOT_COMPLETED = "NotCompleted"
     EXCEEDS_CAPTURE = "ExceedsCapture"
 
 
 class NotRefundable(Exception):
-    """Leave the order as it is; `reason` says why it cannot be refunded so."""
+    """Do not change the order; `reason` says why the refund is not possible."""
 
     def __init__(self, reason: Unrefundable) -> None:
         super().__init__(reason)
@@ -78,7 +78,7 @@ class _Account(msgspec.Struct, frozen=True):
 
 
 class RefundRequests:
-    """Takes requests for refunds; their sum never exceeds what was captured."""
+    """Accepts requests for refunds; their sum never exceeds what was captured."""
 
     def __init__(self, primary: Pool) -> None:
         self._primary = primary

@@ -62,7 +62,7 @@ class ReplicaLag:
         self._thread = threading.Thread(target=self._watch, name="replica-lag", daemon=True)
 
     def start(self) -> None:
-        """Begin to measure. Call it after fork: it starts a thread."""
+        """Start to measure. Call it after fork: it starts a thread."""
         self._thread.start()
 
     def stop(self) -> None:

@@ -124,7 +124,7 @@ class Busy(Transient):
 
 
 class ServerAway(Unavailable):
-    """Wait for the server: whatever else asks it now fails alike."""
+    """Wait for the server: all other statements fail now too."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message, dependency="postgres", pause=True, retry_after_s=retry_after_s)
@@ -149,7 +149,7 @@ class Locked(Unavailable):
 
 
 class ReadOnly(ServerAway):
-    """Find the primary: this server takes no writes, so nothing was changed."""
+    """Find the primary: this server accepts no writes, so nothing was changed."""
 
 
 class NoStandby(ServerAway):
@@ -157,7 +157,7 @@ class NoStandby(ServerAway):
 
 
 class OutcomeUnknown(ServerAway):
-    """Look before you repeat: the statement was sent, and its end is not known.
+    """Check before you repeat: the statement was sent, and its outcome is unknown.
 
     It may have committed, may commit later, or may never have run. Every other Transient of the
     database means that nothing was changed.

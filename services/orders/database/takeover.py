@@ -10,7 +10,7 @@ import psycopg
 from orders.database.connection import Connection, Server
 
 _EVERY_S: Final = 0.5
-# A server that is well and busy lets statements wait, too: it is asked less and less often.
+# A healthy but busy server also lets statements wait: check it less and less often.
 _AT_MOST_EVERY_S: Final = 8.0
 _PATIENCE_S: Final = 1.0
 # An attempt to connect to a frozen server hangs, so the next one does not wait for it.
@@ -32,7 +32,7 @@ class TakeoverProbe:
         self._thread = threading.Thread(target=self._run, name="takeover-probe", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch. Call it after fork: it starts a thread."""
+        """Start to watch. Call it after fork: it starts a thread."""
         self._thread.start()
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ def add_reconcile(verb: argparse.ArgumentParser) -> None:
         "--accept",
         type=order_id,
         metavar="ORDER",
-        help="compare nothing; count this order's violations no more: they were settled elsewhere",
+        help="compare nothing; stop counting this order's violations, which were settled elsewhere",
     )
     verb.add_argument("--because", type=reason, help="with --accept: why, for the audit row")
     verb.add_argument("--as", dest="name", help="with --accept: who you are, if not the login")
@@ -40,9 +40,9 @@ def add_reconcile(verb: argparse.ArgumentParser) -> None:
 
 def add_stuck(verb: argparse.ArgumentParser) -> None:
     """Declare the options of `orders stuck`."""
-    verb.add_argument("--json", action="store_true", help="print them as JSON")
+    verb.add_argument("--json", action="store_true", help="print the orders as JSON")
     verb.add_argument(
-        "--limit", type=positive, default=_STUCK, help="at most so many, oldest first"
+        "--limit", type=positive, default=_STUCK, help="at most this many, oldest first"
     )
     verb.set_defaults(run=_stuck)
 
@@ -50,21 +50,21 @@ def add_stuck(verb: argparse.ArgumentParser) -> None:
 def add_trace(verb: argparse.ArgumentParser) -> None:
     """Declare the arguments of `orders trace`."""
     verb.add_argument("order", type=order_id, metavar="ORDER", help="its id")
-    verb.add_argument("--json", action="store_true", help="print it as JSON")
+    verb.add_argument("--json", action="store_true", help="print the history as JSON")
     verb.set_defaults(run=_trace)
 
 
 def add_payments(verb: argparse.ArgumentParser) -> None:
     """Declare the arguments of `orders payments`."""
     actions = verb.add_subparsers(metavar="ACTION", required=True)
-    text = "settle a payment attempt whose outcome a person knows; without --yes only shows it"
+    text = "settle a payment attempt whose outcome you know; without --yes only show the changes"
     resolve = actions.add_parser("resolve", help=text, description=text)
     resolve.add_argument("attempt", type=attempt_id, metavar="ATTEMPT", help="its id")
     outcomes = resolve.add_mutually_exclusive_group(required=True)
     for outcome, meaning in (
         ("captured", "the money was taken"),
         ("declined", "no money moved, and none will"),
-        ("refunded", "the money was given back, by Payment or otherwise"),
+        ("refunded", "the money was refunded, by Payment or otherwise"),
     ):
         outcomes.add_argument(
             f"--{outcome}", dest="learned", action="store_const", const=outcome, help=meaning

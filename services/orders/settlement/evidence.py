@@ -12,7 +12,7 @@ from orders.database.progress import AttemptOutcome
 from orders.domain.lifecycle import Status
 from orders.upstream.ledgers import Ledger, PaymentEntry, PaymentKind, StockEntry
 
-_READS: Final = 3  # an order that changes more often than that while it is looked at is under way
+_READS: Final = 3  # an order that changes more often than this while it is read is in progress
 
 
 class OrderFacts(msgspec.Struct, frozen=True, rename="camel"):

@@ -83,7 +83,7 @@ def _money_findings(evidence: Evidence, order: OrderFacts, money: Money) -> Iter
         twice = money.captures > 1 or order.status in {Status.COMPLETED, *ACTIVE}
         kind = Breach.CHARGED_TWICE if twice else Breach.CHARGED_FOR_NOTHING
         detail = f"{_balance(money)}; due are {maximum} at most, the order is {order.status}"
-        # The worker has still to ask Payment about it, and then pays back what a failover lost.
+        # The worker still has to ask Payment about it, and then refunds what a failover lost.
         asks = order.status is Status.CANCELLED and order.reservation == Reservation.HELD
         due_at = _overdue_at(evidence, order) if asks else None
         yield Finding(kind, f"{detail}{_named(stray)}", due_at)

@@ -27,15 +27,15 @@ from orders.settlement.store import (
 )
 from orders.upstream.ledgers import PaymentEntry, PaymentStatus, StockEntry, StockStatus
 
-PAGE: Final = 1000  # orders looked at in one statement
+PAGE: Final = 1000  # orders in one statement
 # Ledger entries remembered while their orders are awaited: about 100 bytes each.
 REMEMBERED: Final = 300_000
 STEP: Final = dt.timedelta(minutes=10)
-# An order ends seconds after it was taken; its entries are read before its turn comes.
+# An order ends seconds after it was accepted; its entries are read before its turn comes.
 _BEHIND: Final = dt.timedelta(minutes=2)
 # How far the clocks of the database and of an upstream may differ before each order is asked for.
 _CLOCKS: Final = dt.timedelta(minutes=1)
-# Ids go back by a little at a failover: the last ones are looked at again.
+# Ids may go back by a little at a failover, so the last ones are checked again.
 _IDS_AGAIN: Final = 1000
 _EVER: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
 
@@ -131,7 +131,7 @@ class Reconciliation:
         self._left_over: set[int] = set()
         self._moves_watermark = True
         self._begun = BEGINNING
-        self._awaited: set[int] = set()  # were under way when they were looked at
+        self._awaited: set[int] = set()  # were in progress when they were checked
 
     def run(self, start: Start | None = None) -> ReconciliationReport:
         """Compare from `start`, or from where the last run ended, to now.
@@ -226,7 +226,7 @@ class Reconciliation:
     def _lacks_entries(self, order: OrderBalance) -> bool:
         """Return whether a completed order's entries are not among those read recently."""
         if order.order_id <= self._begun.order_id and order.order_id not in self._awaited:
-            return False  # it was looked at before, and its entries are not read again
+            return False  # it was checked before, and its entries are not read again
         return order.captured_by is not None and not (
             order.captured_by in self._captured and order.order_id in self._committed
         )

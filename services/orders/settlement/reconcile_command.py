@@ -39,7 +39,7 @@ def reconcile(arguments: argparse.Namespace) -> int:
     return VIOLATIONS if report.violations else CLEAN
 
 
-# It asks for the lock once. A run that is frozen for longer keeps no other from running.
+# It asks for the lock once. A run that is frozen for longer does not block others.
 _LONGEST_S: Final = 3600
 
 
@@ -57,14 +57,14 @@ def _wait_for(leadership: Leadership) -> None:
     until_s = time.monotonic() + _PATIENCE_S
     while not leadership.held():
         if time.monotonic() > until_s:
-            raise OrdersError("another reconciliation is running: wait for its end")
+            raise OrdersError("another reconciliation is running: wait until it ends")
         time.sleep(0.1)
 
 
 def _accept(arguments: argparse.Namespace) -> int:
     """Accept the violations of one order, so that they no longer count; record who did so."""
     if arguments.because is None:
-        raise OrdersError("say --because: how the violations were settled")
+        raise OrdersError("give --because: how the violations were settled")
     with transaction() as statements:
         rows = statements.execute("accept_violations", {"id": arguments.accept})
         if not rows:
@@ -105,7 +105,7 @@ def _print(report: ReconciliationReport, *, as_json: bool) -> None:
     if report.left_over:
         print(f"{report.left_over} suspects are left to the next run")
     if not report.violations:
-        print("clean: nothing is wrong")
+        print("clean: no violations")
         return
     more = "at least " if len(report.violations) == LISTED else ""
     noun = "violation" if len(report.violations) == 1 else "violations"

@@ -29,8 +29,8 @@ from orders.telemetry import context
 from orders.telemetry.context import Context
 from orders.upstream.ledgers import PaymentEntry, PaymentStatus
 
-_UNCHECKED: Final = "--yes --against-payment does it without Payment's word"
-_NO_MESSAGE: Final = str(uuid.UUID(int=0))  # no message asked for this
+_UNCHECKED: Final = "--yes --against-payment settles it without Payment's confirmation"
+_NO_MESSAGE: Final = str(uuid.UUID(int=0))  # no message caused this
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(_described(case, decided))
         if not arguments.yes:
             unchecked = answer.failure is not None and not arguments.against_payment
-            print(f"nothing was changed: {_UNCHECKED if unchecked else '--yes does it'}")
+            print(f"nothing was changed: {_UNCHECKED if unchecked else '--yes applies this'}")
             return 0
         moved = _commit(case, decided, _row(arguments, case, actor, answer))
     _tell_cache(moved)
@@ -109,14 +109,14 @@ def _ask(case: Case) -> PaymentLookup:
         with payment_ledger() as ledger:
             entries = ledger.of_order(case.work.order.id)
     except OrdersError as error:
-        print(f"Payment cannot be asked: {error}", file=sys.stderr)
+        print(f"Payment cannot be queried: {error}", file=sys.stderr)
         return PaymentLookup(failure=str(error))
     for entry in entries:
         is_its_own = attempt_uuid(entry.attempt_id) == case.attempt.id
         if is_its_own and entry.kind.value == case.attempt.kind.value:
             print(f"Payment's ledger: {entry.status} {entry.amount}")
             return PaymentLookup(entry)
-    print("Payment's ledger does not know the attempt")
+    print("Payment's ledger does not have the attempt")
     return PaymentLookup()
 
 
@@ -165,7 +165,7 @@ def _commit(case: Case, decided: Resolution, row: dict[str, object]) -> Order:
         progress = Progress(statements, str(row["actor"]))
         moved = progress.advance(case.work, decided.change, decided.step, case.ids)
         if moved is None:
-            raise OrdersError("the order was moved by others meanwhile: look at it again")
+            raise OrdersError("the order changed meanwhile: check it and try again")
         statements.execute("record_action", row)
     return moved
 

@@ -25,9 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(_ROW.format("ORDER", "STATUS", "REASON", "SINCE", "EMISSIONS", "STOCK", "ATTEMPTS"))
     for order in orders:
         print(_line(order))
-    print(
-        "`orders trace ORDER` tells the whole story; `orders payments resolve` settles an attempt"
-    )
+    print("`orders trace ORDER` shows the history; `orders payments resolve` settles an attempt")
     return 0
 
 

@@ -138,7 +138,7 @@ def _stored(pool: Pool, order_id: int, unknown: list[str]) -> Stored:
     try:
         [(text,)] = pool.execute("trace_order", {"id": order_id})
     except OrdersError as error:
-        unknown.append(f"the database cannot be asked: {error}")
+        unknown.append(f"the database cannot be queried: {error}")
         return Stored()
     return msgspec.json.decode(text, type=Stored)
 
@@ -153,7 +153,7 @@ def _entries(
         with opened() as ledger:
             return ledger.of_order(order_id)
     except OrdersError as error:
-        unknown.append(f"{name} cannot be asked: {error}")
+        unknown.append(f"{name} cannot be queried: {error}")
         return []
 
 
@@ -168,7 +168,7 @@ def _transitions(stored: Stored) -> Iterator[TraceEvent]:
 def _attempts(stored: Stored) -> Iterator[TraceEvent]:
     for row in stored.attempts:
         subject = f"{row.kind} {row.id}"
-        yield TraceEvent(row.created_at, "attempt", f"{subject}: {_money(row.amount)} asked for")
+        yield TraceEvent(row.created_at, "attempt", f"{subject}: {_money(row.amount)} requested")
         if row.outcome != "unknown":
             yield TraceEvent(row.updated_at, "attempt", f"{subject}: {row.outcome}")
 
@@ -228,9 +228,9 @@ def _needs(stored: Stored) -> Iterator[str]:
     for attempt in stored.attempts:
         if attempt.kind == "refund" and attempt.reason == Reason.REFUND_DECLINED:
             yield (
-                f"a person, because Payment declined to pay back {_money(attempt.amount)}: "
+                f"a person, because Payment declined to refund {_money(attempt.amount)}: "
                 f"`orders payments resolve {attempt.id} --refunded --against-payment` "
-                "once it was paid back otherwise"
+                "once it was refunded by other means"
             )
 
 

@@ -19,10 +19,10 @@ from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 _PREFIX: Final = "exemplars-"
-# Room for so many buckets of a process; those beyond have none. A line is about 200 bytes.
+# Buckets of a process that can have an exemplar. A line is about 200 bytes.
 _SLOTS: Final = 128
 _SLOT_BYTES: Final = 320
-# A bucket's exemplar is replaced so often at most: Prometheus asks every 15 to 30 s.
+# Replace a bucket's exemplar at most this often: Prometheus scrapes every 15 to 30 s.
 _EVERY_S: Final = 1.0
 
 Labels = tuple[tuple[str, str], ...]
@@ -86,7 +86,7 @@ def read(folder: Path) -> dict[Key, ExemplarLine]:
 
 
 def _lines(path: Path) -> Iterable[ExemplarLine]:
-    with suppress(FileNotFoundError):  # of a process that ended a moment ago
+    with suppress(FileNotFoundError):  # of a process that has just ended
         raw = path.read_bytes()
         for begin in range(0, len(raw), _SLOT_BYTES):
             with suppress(msgspec.MsgspecError):  # empty, or just being written

@@ -26,9 +26,9 @@ from orders.telemetry import context
 
 APPLICATION: Final = "OrderService"
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-# Libraries whose own lines below this level say nothing that ours do not.
+# Libraries whose lines below this level only repeat ours.
 _QUIET: Final = {"pika": logging.CRITICAL, "urllib3": logging.ERROR, "yoyo": logging.WARNING}
-# What PostgreSQL adds to an error quotes the row: it goes, up to the end of that exception.
+# PostgreSQL's details of an error quote the row: remove them up to the end of that exception.
 _ROW: Final = re.compile(
     r"\n(?:DETAIL|CONTEXT): .*?(?=\n\nThe above exception|\n\nDuring handling|\Z)", re.DOTALL
 )
@@ -169,7 +169,7 @@ class _Standard:
 
 
 class _Lines:
-    """What structlog calls with a rendered line."""
+    """Structlog's logger: takes rendered lines."""
 
     def __init__(self, sinks: list[Any]) -> None:
         self._sinks = sinks
@@ -196,7 +196,7 @@ def _daily_file(path: Path, keep_days: int) -> DailyFile:
     file = DailyFile(path, keep_days)
     try:
         file.write(b"")
-    except OSError as error:  # later failures are passed over: better told now
+    except OSError as error:  # later failures are ignored, so report this one now
         raise SettingError(f"ORDERS_LOG_FILE: cannot write {path}: {error.strerror}") from error
     return file
 
@@ -225,7 +225,7 @@ def _route_stdlib(
     handlers: list[logging.Handler],
     sinks: list[Any],
 ) -> None:
-    """Give the lines of libraries the same shape, and on a terminal ours the same way out."""
+    """Format the lines of libraries like ours; on a terminal, send ours through logging too."""
     if sinks:
         lines = _LineHandler(sinks)
         lines.setFormatter(_formatter(shared, lambda *line: _render_json(*line)[:-1].decode()))

@@ -35,7 +35,7 @@ class Tally:
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
         self.inc = itertools.count().__next__  # written in C, so no thread comes in between
-        self._unused = 0  # what `inc` returns next if nothing is counted until then
+        self._unused = 0  # the next result of `inc` if nothing is counted until then
         _tallies.append(self)
 
     def add(self) -> None:
@@ -54,7 +54,7 @@ def flush_tallies() -> None:
 
 
 class _Flush(Collector):
-    """Is collected before the counters, because it is registered before them."""
+    """Flushes the tallies. It is registered before the counters, so it is collected first."""
 
     def collect(self) -> Iterable[Metric]:
         flush_tallies()
@@ -109,17 +109,17 @@ MESSAGING_DURATION: Final = Histogram(
 )
 MESSAGING_RETRIES: Final = Counter(
     "messaging_retries_total",
-    "Messages put off to a retry tier.",
+    "Messages sent to a retry tier.",
     ["queue", "tier"],
 )
 MESSAGING_DEAD_LETTER: Final = Counter(
     "messaging_dead_letter_total",
-    "Messages put aside for a person.",
+    "Messages dead-lettered.",
     ["queue", "reason"],
 )
 CONSUMER_PAUSED: Final = Gauge(
     "messaging_consumer_paused",
-    "1 while a consumer holds its messages because a dependency is away.",
+    "1 while a consumer is paused because a dependency is unavailable.",
     ["queue", "reason"],
 )
 ORDER_COMPLETION: Final = Histogram(
