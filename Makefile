@@ -37,7 +37,7 @@ logs: env ## show the last log lines; ARGS="-f worker" follows one component
 	@$(DEVSTACK) logs $(ARGS)
 
 .PHONY: demo
-demo: env ## place orders and watch them to their end; ARGS="--count 200 --rate 50"
+demo: env ## place orders and follow them to their end; ARGS="--count 200 --rate 50"
 	@$(DEVSTACK) demo $(ARGS)
 
 .PHONY: loadtest

@@ -1,7 +1,7 @@
 """Make .venv from the locks: `python3 -m devstack.bootstrap`.
 
 Standard library only: it runs with the machine's Python, before anything is installed. It does
-nothing when the environment is that of the locks already.
+nothing if the environment already matches the locks.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class SetupFailed(Exception):
 
 
 def main() -> int:
-    """Bring the environment up to date; print an expected failure and return 1."""
+    """Update the environment; print an expected failure and return 1."""
     output = Report()
     try:
         refuse_other_machines()
@@ -83,15 +83,15 @@ def use_supported_python() -> None:
         if python:
             os.execv(python, [python, "-m", "devstack.bootstrap"])  # noqa: S606 - no shell is wanted
     message = (
-        f"Python 3.11 or 3.12 is needed (this is {sys.version.split()[0]}): "
-        "install one, or name it: make PYTHON=/path/to/python3.12 ..."
+        f"Python 3.11 or 3.12 is required (this is {sys.version.split()[0]}): "
+        "install it, or pass its path: make PYTHON=/path/to/python3.12 ..."
     )
     raise SetupFailed(message)
 
 
 def fingerprint() -> str:
     """Return a hash of what the environment depends on: locks, our packages, Python, folder."""
-    import tomllib  # not in the older Pythons that find a newer one here
+    import tomllib  # older Pythons, which look for a newer one here, do not have it
 
     digest = hashlib.sha256()
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _DAYS: Final = 825
-# A certificate that ends sooner is made again when it is asked for.
+# A certificate that expires sooner is replaced when it is requested.
 _RENEWED_BEFORE: Final = dt.timedelta(days=30)
 HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 
@@ -27,7 +27,7 @@ class Pair(NamedTuple):
 
 
 class Tls(NamedTuple):
-    """One side's part in TLS: the authorities that it trusts and its own certificate."""
+    """The files of one side of TLS: the authorities that it trusts and its own certificate."""
 
     authority: Path
     server: Pair
@@ -46,7 +46,7 @@ class ServerTls(NamedTuple):
 
 
 class Authority:
-    """An authority that signs certificates; made in a folder on first use, renewed in time."""
+    """An authority that signs certificates; created on first use, renewed in time."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         """Read the authority, or create it."""

@@ -81,13 +81,13 @@ def add_logs(verbs: Any) -> None:
     """Add the verb `logs`."""
     command = add(verbs, "logs", show_logs, "show the last log lines")
     command.add_argument("component", nargs="*")
-    command.add_argument("-f", "--follow", action="store_true", help="go on showing new lines")
+    command.add_argument("-f", "--follow", action="store_true", help="keep showing new lines")
     command.add_argument("-n", "--lines", type=int, default=20, help="lines of each log [20]")
 
 
 def add_demo(verbs: Any) -> None:
     """Add the verb `demo`."""
-    command = add(verbs, "demo", show_demo, "place orders and watch them to their end")
+    command = add(verbs, "demo", show_demo, "place orders and follow them to their end")
     command.add_argument("--count", type=positive, default=50, help="orders to place [50]")
     command.add_argument("--rate", type=positive, default=10, help="orders a second [10]")
     command.add_argument("--decline", type=share, default=0.1, help="share to be declined [0.1]")

@@ -19,7 +19,7 @@ class NotRunning(Exception):
 
 
 class Refused(Exception):
-    """The running stack could not do it, for the reason in the message."""
+    """The running stack refused the request, for the reason in the message."""
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def handler(handle: Handle) -> type[socketserver.StreamRequestHandler]:
         def handle(self) -> None:
             try:
                 answer = handle(msgspec.json.decode(self.rfile.readline(), type=dict[str, str]))
-            except Exception as error:  # noqa: BLE001 - told to the client, the stack goes on
+            except Exception as error:  # noqa: BLE001 - the client gets the error, and the stack keeps running
                 answer = {"error": str(error)}
             self.wfile.write(msgspec.json.encode(answer) + b"\n")
 

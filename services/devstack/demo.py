@@ -37,7 +37,7 @@ class Plan:
     rate: float
     decline_ratio: float
     timeout_s: float
-    authority: Path | None = None  # that a gateway with TLS is verified with; None: as usual
+    authority: Path | None = None  # authority that verifies a gateway with TLS; None: the machine's
 
 
 class View(msgspec.Struct, rename="camel"):

@@ -44,7 +44,7 @@ def exit_code(main: Callable[[], int]) -> int:
         return 130
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
-    except BaseException:  # noqa: BLE001 - the last place where it can be told
+    except BaseException:  # noqa: BLE001 - the last place where it can be reported
         traceback.print_exc()
         return 1
 
@@ -62,7 +62,7 @@ def wait_for(child: int) -> int:
         pid, status = os.wait()
         if pid == child:
             code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code  # as a shell tells it
+            return code if code >= 0 else 128 - code  # as a shell reports a signal
 
 
 def end_descendants() -> None:

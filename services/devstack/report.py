@@ -39,7 +39,7 @@ class Report:
 def observed(ports: Mapping[str, int], rules: Path, left_out: str = "") -> str:
     """Return the addresses of Prometheus and Alertmanager, and the alert that is left out."""
     prometheus = f"http://127.0.0.1:{ports['prometheus']}"
-    without = f", without {left_out}: no operator is here" if left_out else ""
+    without = f", without {left_out}: this stack has no operator" if left_out else ""
     lines = [
         f"  Prometheus     {prometheus}/graph      alerts {prometheus}/classic/alerts",
         f"  Alertmanager   http://127.0.0.1:{ports['alertmanager']}/api/v2/alerts",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 STATUS = Path("/var/lib/dpkg/status")
 NOTHING = "(?!)"  # matches no name
-# Hooks that would act on the system's own apt folders, and indexes that nobody reads here.
+# Hooks that would act on the system's own apt folders, and indexes that we do not need.
 UNWANTED = (
     "APT::Update::P",
     "DPkg::",

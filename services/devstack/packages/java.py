@@ -6,7 +6,7 @@ from pathlib import Path
 
 from devstack.packages.release import Release
 
-# What a program without sound, fonts and printers needs.
+# The libraries for a program without sound, fonts and printers.
 PACKAGES = ("openjdk-17-jre-headless", "zlib1g")
 
 

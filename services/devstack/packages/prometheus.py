@@ -5,7 +5,7 @@ from pathlib import Path
 
 from devstack.packages.release import Release
 
-# The programs need nothing but libc; Prometheus' own pages are drawn with the others.
+# The programs need only libc; the other packages are for Prometheus' own pages.
 PACKAGES = (
     "prometheus",
     "prometheus-alertmanager",
@@ -21,7 +21,7 @@ PACKAGES = (
     "libjs-popper.js",
     "libjs-rickshaw",
 )
-# What moment-timezone is built from: 210 MB that nobody reads here.
+# The sources of moment-timezone: 210 MB that we do not need.
 SOURCES = Path("usr", "share", "javascript", "moment-timezone", "data")
 # Debian's Alertmanager reads its templates from the first; ours, as long a path, from the folder in
 # which it runs, where `sr` leads to this release's `usr`.

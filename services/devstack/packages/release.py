@@ -16,7 +16,7 @@ class Release:
     """
 
     name: str
-    # Raise it when what is unpacked changes, so that older caches are left alone.
+    # Increase it when the unpacked files change, so that older caches are not used.
     recipe: int
     roots: tuple[str, ...]
     pattern: str | None = None

@@ -11,7 +11,7 @@ from devstack.servers import postgres
 
 HOST = postgres.HOST
 RELEASE = Release("pgbouncer", 1, ("pgbouncer",), r"lib.*", "pgbouncer")
-# As it is installed: nothing of what our sessions ask for is let through or ignored.
+# The default configuration: it neither passes on nor ignores our session settings.
 SETTINGS = """\
 [databases]
 * = host={host} port={port}
