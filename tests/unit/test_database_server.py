@@ -11,8 +11,8 @@ from orders.settings import DatabaseSettings
 def test_the_host_that_answered_last_is_tried_first() -> None:
     server = Server("postgresql://u:secret@a:1,b:2,c:3/orders")
     assert "host=a,b,c" in server.conninfo()
-    server.began()
-    server.succeeded("b", "2")
+    server.note_attempt()
+    server.note_success("b", "2")
     assert "host=b,c,a" in server.conninfo()
     assert "port=2,3,1" in server.conninfo()
     assert "target_session_attrs=read-write" in server.conninfo()
@@ -20,8 +20,8 @@ def test_the_host_that_answered_last_is_tried_first() -> None:
 
 def test_one_port_is_of_all_hosts() -> None:
     server = Server("postgresql:///orders?host=a,b&port=7", writes=False)
-    server.began()
-    server.succeeded("b", "7")
+    server.note_attempt()
+    server.note_success("b", "7")
     assert "host=b,a" in server.conninfo()
     assert "port=7" in server.conninfo()
     assert "target_session_attrs" not in server.conninfo()
@@ -29,20 +29,20 @@ def test_one_port_is_of_all_hosts() -> None:
 
 def test_no_port_is_the_usual_one() -> None:
     server = Server("postgresql://a:7,b/orders")
-    server.began()
-    server.succeeded("b", "5432")
+    server.note_attempt()
+    server.note_success("b", "5432")
     assert "host=b,a port=,7" in server.conninfo()
 
 
 def test_a_failure_speaks_for_the_server_while_it_is_tried_again() -> None:
     server = Server("postgresql://a/orders")
     assert not server.known_down
-    server.began()
+    server.note_attempt()
     assert not server.known_down, "nothing is known yet"
-    server.failed(TimeoutError())
+    server.note_failure(TimeoutError())
     assert server.known_down
-    server.began()
-    server.succeeded("a", "5432")
+    server.note_attempt()
+    server.note_success("a", "5432")
     assert not server.known_down
 
 

@@ -30,8 +30,8 @@ def test_a_refused_lane_is_closed_longer_with_every_refusal_but_only_once_at_a_t
     lanes = Lanes(100, lambda: now)
     waits = []
     for _ in range(6):
-        waits.append(lanes.refused(NOTIFICATIONS))
-        assert lanes.refused(NOTIFICATIONS) == waits[-1], "of the same batch"
+        waits.append(lanes.close(NOTIFICATIONS))
+        assert lanes.close(NOTIFICATIONS) == waits[-1], "of the same batch"
         assert lanes.closed({}) == {NOTIFICATIONS}
         assert lanes.trying({}) == []
         now += waits[-1]
@@ -41,18 +41,18 @@ def test_a_refused_lane_is_closed_longer_with_every_refusal_but_only_once_at_a_t
 def test_one_row_tries_first_and_each_success_lets_more_pass() -> None:
     now = 0.0
     lanes = Lanes(8, lambda: now)
-    lanes.refused(NOTIFICATIONS)
-    lanes.taken(NOTIFICATIONS)  # sent before the refusal
+    lanes.close(NOTIFICATIONS)
+    lanes.widen(NOTIFICATIONS)  # sent before the refusal
     now = 1.0
     assert lanes.trying({}) == [(NOTIFICATIONS, 1)]
     assert lanes.trying({NOTIFICATIONS: 1}) == []
-    lanes.taken(NOTIFICATIONS)
+    lanes.widen(NOTIFICATIONS)
     assert lanes.trying({}) == [(NOTIFICATIONS, 2)]
-    lanes.taken(NOTIFICATIONS)
+    lanes.widen(NOTIFICATIONS)
     assert lanes.closed({}) == {NOTIFICATIONS}
-    lanes.taken(NOTIFICATIONS)
+    lanes.widen(NOTIFICATIONS)
     assert lanes.closed({}) == set()
-    assert lanes.refused(NOTIFICATIONS) == 0.5
+    assert lanes.close(NOTIFICATIONS) == 0.5
 
 
 def test_a_lane_with_too_much_under_way_is_left_out() -> None:
@@ -64,7 +64,7 @@ def test_the_end_of_the_next_hold_is_waited_for() -> None:
     now = 0.0
     lanes = Lanes(8, lambda: now)
     assert lanes.next_in_s(1.0) == 1.0
-    lanes.refused(NOTIFICATIONS)
+    lanes.close(NOTIFICATIONS)
     now = 0.2
     assert abs(lanes.next_in_s(1.0) - 0.3) < 1e-9
     now = 3.0

@@ -90,7 +90,7 @@ def test_waiting_ends_when_enough_have_ended() -> None:
 def test_a_place_is_held_longer_with_every_failure_and_never_for_ever() -> None:
     now = 100.0
     holds = Holds(lambda: now)
-    delays = [holds.failed(A) for _ in range(9)]
+    delays = [holds.hold(A) for _ in range(9)]
     assert delays == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert holds.active() == [A]
     now += 30
@@ -99,16 +99,16 @@ def test_a_place_is_held_longer_with_every_failure_and_never_for_ever() -> None:
 
 def test_a_success_forgets_the_failures() -> None:
     holds = Holds(lambda: 0.0)
-    holds.failed(A)
-    holds.succeeded(A)
-    assert holds.failed(A) == 0.5
+    holds.hold(A)
+    holds.release(A)
+    assert holds.hold(A) == 0.5
 
 
 def test_the_next_hold_to_end_is_waited_for() -> None:
     now = 0.0
     holds = Holds(lambda: now)
     assert holds.next_in_s(1.0) == 1.0
-    holds.failed(A)
+    holds.hold(A)
     now = 0.2
     assert abs(holds.next_in_s(1.0) - 0.3) < 1e-9
 
@@ -116,15 +116,15 @@ def test_the_next_hold_to_end_is_waited_for() -> None:
 def test_a_place_nobody_asked_for_again_is_dropped() -> None:
     now = 0.0
     holds = Holds(lambda: now)
-    holds.failed(A)
+    holds.hold(A)
     now = 10_000.0
     holds.active()
-    assert holds.failed(A) == 0.5
+    assert holds.hold(A) == 0.5
 
 
 def test_no_more_than_a_thousand_places_are_held() -> None:
     holds = Holds(lambda: 0.0)
     for number in range(5000):
-        holds.failed((str(number), PROCESSING))
+        holds.hold((str(number), PROCESSING))
     assert len(holds.active()) == 1000
     assert ("4999", PROCESSING) in holds.active()

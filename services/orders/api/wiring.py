@@ -16,7 +16,7 @@ from orders.cache.orders import OrderCache
 from orders.cache.writers import RecentWriters
 from orders.database import connection
 from orders.database.cancellations import Cancellations
-from orders.database.orders import History, Orders, Share, alone
+from orders.database.orders import Batching, History, Orders, unbatched
 from orders.database.pool import Pool
 from orders.database.refund_requests import RefundRequests
 from orders.database.routing import Reads, Replica, ReplicaLag
@@ -90,7 +90,7 @@ def build(settings: Settings) -> Service:
     primary, replicas = _pools(settings.database, closing)
     reads = _reads(primary, replicas, settings.database, closing)
     ports = ApiPorts(
-        orders=Orders(primary, reads, _share(settings)),
+        orders=Orders(primary, reads, _batching(settings)),
         cancellations=Cancellations(primary, settings.cancellation.window_s),
         refund_requests=RefundRequests(primary),
         history=History(reads),
@@ -144,13 +144,13 @@ def _ping(redis: Redis) -> None:
     redis.call(b"PING")
 
 
-def _share(settings: Settings) -> Share:
+def _batching(settings: Settings) -> Batching:
     """Take orders that come together at once, where a process has one thread.
 
     The set that waits for PostgreSQL keeps a connection; another is left for reads.
     """
     if not _commits_are_shared(settings):
-        return alone
+        return unbatched
     from orders.api.server.overlap import Shared
 
     return Shared(settings.database.statement_timeout_s)

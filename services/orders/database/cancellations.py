@@ -54,7 +54,7 @@ class NotCancellable(Exception):
 class CancellationCommand(msgspec.Struct, frozen=True):
     """A request for a cancellation.
 
-    `subject` is who asks, None where nobody has to say; `everyones` lets them cancel for others.
+    `subject` is the caller, None without authentication; `everyones` allows any user's order.
     """
 
     order_id: int

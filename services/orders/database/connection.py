@@ -1,11 +1,11 @@
-"""Connections to PostgreSQL: each has a deadline on the client's side, and settings of its own.
+"""Connections to PostgreSQL, each with a deadline in the client and with fixed session settings.
 
-Behind a pooler in transaction mode a session is another one with each transaction, so there the
-settings go with each statement.
+A server may freeze while its kernel still answers. Its timeouts and keepalives then end no wait, so
+the client has a deadline for each.
 
-A server may be frozen while its kernel still answers: then neither its timeouts nor keepalives end
-a wait, only the client can. And what a session is by default belongs to the database's owner: all
-that this code relies on is said when a connection is opened.
+The database's owner may change the defaults of a session. So a connection sets everything that this
+code relies on when it is opened. Behind a pooler in transaction mode each transaction may have
+another session, so the settings are sent with each statement.
 """
 
 import contextlib
@@ -186,12 +186,12 @@ class Server:
                 parameters[name] = ",".join(listed[self._first :] + listed[: self._first])
         return make_conninfo("", **parameters)
 
-    def began(self) -> None:
+    def note_attempt(self) -> None:
         """Record that an attempt started."""
         with self._lock:
             self._under_way += 1
 
-    def succeeded(self, host: str, port: str) -> None:
+    def note_success(self, host: str, port: str) -> None:
         """Record that an attempt succeeded, and with which server."""
         with self._lock:
             self._under_way -= 1
@@ -201,7 +201,7 @@ class Server:
                 self._first = hosts.index((host, port))
         self.tried.set()
 
-    def opened(self, connection: "Connection") -> None:
+    def add(self, connection: "Connection") -> None:
         """Take in a new connection; statements that wait for another server wait in vain.
 
         A frozen primary has been replaced when another server takes writes under its name.
@@ -225,11 +225,11 @@ class Server:
         return max(0.0, time.monotonic() - began_s)
 
     def left_behind(self, connection: "Connection") -> bool:
-        """Tell whether a connection leads to a server that another one has replaced."""
+        """Return whether a connection leads to a server that another one has replaced."""
         system, timeline = connection.line
         return timeline < self._timelines.get(system, timeline)
 
-    def failed(self, error: BaseException) -> None:
+    def note_failure(self, error: BaseException) -> None:
         """Record that an attempt failed."""
         with self._lock:
             self._under_way -= 1
@@ -337,7 +337,7 @@ class Connection(psycopg.Connection[Row]):
         **arguments: Any,
     ) -> Self:
         """Open a connection to `server`; raises psycopg's errors."""
-        server.began()
+        server.note_attempt()
         began_s = time.monotonic()
         try:
             place = server.resolved(conninfo or server.conninfo(), arguments["connect_timeout"])
@@ -345,10 +345,10 @@ class Connection(psycopg.Connection[Row]):
             connection.deadline_s, connection.opened_at_s = deadline_s, began_s
             connection._begin(server, session)  # noqa: SLF001 our own class
         except BaseException as error:
-            server.failed(error)
+            server.note_failure(error)
             raise
-        server.succeeded(_text(connection.pgconn.host), _text(connection.pgconn.port))
-        server.opened(connection)
+        server.note_success(_text(connection.pgconn.host), _text(connection.pgconn.port))
+        server.add(connection)
         return connection
 
     @classmethod
@@ -410,7 +410,7 @@ class Connection(psycopg.Connection[Row]):
             self.waiting_since_s = float("inf")
 
     def is_over(self) -> bool:
-        """Tell whether an idle connection has ended: else the server says nothing to it."""
+        """Return whether an idle connection has ended; the server sends to no other idle one."""
         return self.closed or bool(self._unasked.poll(0))
 
     def rows(self, query: bytes, params: Mapping[str, Any]) -> list[Row]:

@@ -63,7 +63,7 @@ class Leadership:
         self.term = 0  # how often this process became leader
 
     def held(self) -> bool:
-        """Tell whether this process leads, trying to become leader if it does not.
+        """Return whether this process leads, trying to become leader if it does not.
 
         Costs one round trip. Raises Transient if PostgreSQL is unavailable; leadership is then
         lost.

@@ -1,7 +1,7 @@
 """Brings the schema up to date: numbered SQL files, run by yoyo under an advisory lock.
 
 Each change goes in three releases: expand (add what the new code needs, harmless to the old),
-deploy, contract (drop what nobody reads any more).
+deploy, contract (drop what no release reads any more).
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from orders.errors import Permanent, Transient
 from orders.settings import DatabaseSettings
 
 _LOCK: Final = 0x6F726465  # "orde": one migration of this database at a time
-# Indexes of ours that a build left behind; names that end so belong to a REINDEX of somebody else.
+# Indexes of ours that a build left behind; names that end so belong to a REINDEX of another user.
 _INVALID: Final = r"""
 SELECT i.indexrelid::regclass::text
 FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
@@ -136,8 +136,8 @@ def _apply_stepwise(backend: "_Backend", migration: yoyo.migrations.Migration) -
     leaves an INVALID index, which the file itself drops before it builds. Statements that lock a
     table are here, too: in one transaction they would keep every lock to the end.
     """
-    # A concurrent build waits for every older transaction, and blocks nobody while it does. A file
-    # with statements that do block somebody begins with RESET lock_timeout.
+    # A concurrent build waits for every older transaction, and blocks no session meanwhile. A file
+    # with statements that do block others begins with RESET lock_timeout.
     backend.execute("SET lock_timeout = 0")
     try:
         # Not yoyo's process_steps: after a failure it would undo the steps before.

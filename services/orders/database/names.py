@@ -112,7 +112,7 @@ class Names:
 
 
 def _is_name(host: str) -> bool:
-    """Tell whether a host has to be looked up: it is neither an address nor a socket's path."""
+    """Return whether a host has to be looked up: it is neither an address nor a socket's path."""
     if not host or host.startswith(("/", "@")):
         return False
     try:

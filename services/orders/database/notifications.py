@@ -1,9 +1,9 @@
 """Notifications about orders: each waits in a row until it is sent or given up.
 
-Threads that claim at the same time, or end their claims, share a statement and its commit. Whoever
-asks while no statement runs is answered at once, by a statement of its own: a lone caller waits for
-nobody. A caller that comes meanwhile waits for the next statement, which is for all who wait then.
-It does not wait for long, because a statement may wait for a lock that does not concern others.
+Threads that claim at the same time, or end their claims, share a statement and its commit. A
+caller that comes while no statement runs has one of its own at once. Callers that come meanwhile
+wait for the next statement, which is for all of them. They do not wait for long, because a
+statement may wait for a lock that does not concern others.
 """
 
 import datetime as dt
@@ -116,11 +116,11 @@ class _Caller(Generic[A, R]):
 
 
 class SharedStatement(Generic[A, R]):
-    """Asks for many at once what each would ask for itself; any number of threads may use it.
+    """Sends the questions of several threads in one statement.
 
-    `several` returns the answers that it has, by the place of the asker. Who has none, and
-    everybody when it fails, asks by itself with `single`: what cannot be answered, or waits for a
-    lock, holds up nobody else. So does who has waited for a statement of others for `patience_s`.
+    `several` returns its answers by the index of the question. A question without an answer is
+    asked with `single`; so are all questions when `several` fails, and one that has waited for
+    another statement for `patience_s`. So a question that waits for a lock delays no other one.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class SharedStatement(Generic[A, R]):
     def _turn(self, request: _Caller[A, R]) -> list[_Caller[A, R]]:
         """Wait; return the requests that the caller has to send.
 
-        Nobody if it was asked for already, or has waited enough.
+        The list is empty if another thread sent this one, or it has waited for `patience_s`.
         """
         with self._lock:
             if not self._running:
@@ -165,7 +165,7 @@ class SharedStatement(Generic[A, R]):
         return part
 
     def _left(self, request: _Caller[A, R]) -> bool:
-        """Withdraw the request; false if another thread already sends it."""
+        """Withdraw the request; return whether it was still waiting."""
         with self._lock:
             if request not in self._waiting:
                 return False
@@ -177,7 +177,7 @@ class SharedStatement(Generic[A, R]):
             answers = self._several([request.question for request in part])
             for place, answer in answers.items():
                 part[place].answers.append(answer)
-        except ServerAway as error:  # nobody would be answered
+        except ServerAway as error:  # no question would be answered
             for request in part:
                 request.error = error
         except Exception as error:  # noqa: BLE001 each finds by itself what is wrong
@@ -242,7 +242,7 @@ class Notifications:
     def queue(
         self, message_id: str, template: str, event: OrderEvent, ids: tuple[str, str]
     ) -> bool:
-        """Write a row unless there is one; true if it was written.
+        """Write a row unless there is one; return whether it was written.
 
         `ids` are correlation id and traceparent.
         """
@@ -262,7 +262,7 @@ class Notifications:
         return bool(rows)
 
     def settle(self, notification: Notification, result: ClaimResult) -> bool:
-        """End a claim; true if the order has another notification that was not sent."""
+        """End a claim; return whether the order has another notification that was not sent."""
         return self._results.ask((notification, result))
 
     def _settle_one(self, claims: tuple[Notification, ClaimResult]) -> bool:

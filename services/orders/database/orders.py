@@ -85,7 +85,7 @@ def find_answer(pool: Pool, use: Use) -> StoredAnswer | None:
 
 @contextlib.contextmanager
 def busy_if_locked(use: Use) -> Iterator[None]:
-    """Tell who waited for a lock that the first use of the key holds it."""
+    """Raise Busy for Locked if a key is used: the first use of the key holds the lock."""
     try:
         yield
     except Locked as error:
@@ -98,10 +98,11 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 
 
-class Share(Protocol):
-    """Makes one way to ask of two: for each by itself, and for several at once.
+class Batching(Protocol):
+    """Decides whether questions that arrive together share a statement.
 
-    Questions of one subject, other than None, are not asked at once.
+    `single` answers one question, `several` a batch of them. Questions with the same `subject`
+    are never in one batch, unless it is None.
     """
 
     def __call__(
@@ -114,12 +115,12 @@ class Share(Protocol):
         """Return a function that answers one question."""
 
 
-def alone(
+def unbatched(
     single: Callable[[Q], R],
     _several: Callable[[Sequence[Q]], Sequence[R]],
     _subject: Callable[[Q], Hashable],
 ) -> Callable[[Q], R]:
-    """Ask for each by itself."""
+    """Return `single`: every question has its own statement."""
     return single
 
 
@@ -133,9 +134,9 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
 class Orders:
     """The orders of the API: accept and read them."""
 
-    def __init__(self, primary: Pool, reads: Reads, share: Share = alone) -> None:
+    def __init__(self, primary: Pool, reads: Reads, batching: Batching = unbatched) -> None:
         self._primary, self._reads = primary, reads
-        self._take = share(self._take_one, self._take_set, _Submission.use)
+        self._take = batching(self._take_one, self._take_set, _Submission.use)
 
     def accept(
         self, order: NewOrder, context: Context, principal: str, key: str | None
@@ -143,7 +144,7 @@ class Orders:
         """Take an order, once per principal and idempotency key.
 
         Idempotent with a key. Raises KeyReused, Busy while the first use of the key is running,
-        Transient when PostgreSQL is not to be had (nothing is stored then, or it can be replayed).
+        Transient if PostgreSQL is unavailable (nothing is stored then, or it can be replayed).
         """
         with tracing.span("SaveOrder"):
             use = _use(order, principal, key)

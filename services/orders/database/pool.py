@@ -182,7 +182,7 @@ class Pool:
         return self._take(timeout_s)
 
     def _is_over(self, connection: Connection) -> bool:
-        """Tell whether the server closed an idle connection, or was replaced."""
+        """Return whether the server closed an idle connection, or was replaced."""
         return self._server.left_behind(connection) or connection.is_over()
 
     def _refuse_if_over(self, connection: Connection) -> None:
@@ -192,7 +192,7 @@ class Pool:
             raise psycopg.OperationalError("the connection ended while it was idle")
 
     def _may_be_kept(self, connection: Connection) -> bool:
-        """Tell whether a connection needs nothing that the pool does: no end, no replacement."""
+        """Return whether a connection needs neither to be closed nor to be replaced."""
         return (
             connection.pgconn.transaction_status == TransactionStatus.IDLE
             and connection.opened_at_s > self._distrusted_at_s
@@ -343,7 +343,7 @@ class _Loan:
 class _Kept:
     """At most one connection beside the pool, lent without the pool's book-keeping.
 
-    A tenth to a fifth of a statement's CPU on this side. Whoever waits in the pool comes first.
+    A tenth to a fifth of a statement's CPU on this side. Threads that wait in the pool come first.
     """
 
     def __init__(self) -> None:
@@ -374,7 +374,7 @@ class _Kept:
                 self._waiting -= 1
 
     def keep(self, connection: Connection) -> bool:
-        """Take a connection in; false if there is one, or somebody waits for it in the pool."""
+        """Keep a connection; return False if there is one, or a thread waits in the pool."""
         with self._lock:
             if self._connection is not None or self._waiting:
                 return False
@@ -396,7 +396,7 @@ class Wakeup:
     server one after another for as long as the relay sleeps, or is dead. So it goes in a
     transaction of its own, afterwards, which waits for no disk.
 
-    Nobody waits for it, and a wake-up that is lost costs the time to the relay's next look.
+    No caller waits for it. A lost wake-up costs the time until the relay's next query.
     """
 
     def __init__(self, send: Callable[[], None]) -> None:
@@ -422,7 +422,7 @@ class Wakeup:
         while self._due.wait() and not self._closing.is_set():
             self._due.clear()
             try:
-                with contextlib.suppress(OrdersError):  # whoever asks for more tells of it
+                with contextlib.suppress(OrdersError):  # the next statement reports it
                     self._send()
             except Exception:  # noqa: BLE001 the thread must outlive a bug
                 _log.exception("relay_wakeup.failed")

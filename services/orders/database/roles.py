@@ -66,10 +66,10 @@ _log = structlog.get_logger()
 
 
 def grant(session: Connection, prefix: str) -> bool:
-    """Give each role that exists exactly what `roles.sql` says; true if that changed something.
+    """Give each role exactly what `roles.sql` says; return whether that changed something.
 
-    All at once: nobody sees a role without its privileges. Nothing is written when nothing
-    changes. Raises Permanent when none of the roles exist, psycopg's errors otherwise.
+    In one transaction: no session sees a role without its privileges. Nothing is written when
+    nothing changes. Raises Permanent when none of the roles exist, psycopg's errors otherwise.
     """
     names = {process: f"{prefix}{process}" for process in PROCESSES}
     existing = {name for (name,) in session.execute(_EXISTING, (list(names.values()),))}

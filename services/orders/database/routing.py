@@ -1,7 +1,7 @@
 """Routing of reads: to the replica if the answer cannot differ noticeably.
 
 A replica is read from while it provably is at most `replica_max_lag_s` behind. A user who wrote a
-moment ago is sent to the primary by the caller (`own_writes=True`); everybody is, while some
+moment ago is sent to the primary by the caller (`own_writes=True`). All users are, while some
 process could not mark its writers (`unmarked.py`). A row the replica does not
 have is looked for on the primary before it is called missing.
 """

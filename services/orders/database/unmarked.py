@@ -1,9 +1,9 @@
 """Announces unmarked writers to all processes, through the primary, which all of them query.
 
-A process that cannot reach Redis cannot tell the others by it. It can by the primary: `ReplicaLag`
-of every process reads the announcement together with the primary's position, and no process reads
-a replica whose last sample is older than `replica_max_lag_s`. That long the first announcement is
-waited for; after it all lists are known to be read on the primary.
+A process that cannot reach Redis cannot mark a writer there. So it writes an announcement to the
+primary. `ReplicaLag` of every process reads it together with the primary's position. No process
+uses a replica whose last sample is older than `replica_max_lag_s`. So after a wait of that length
+every process reads lists on the primary.
 """
 
 import threading
@@ -50,7 +50,7 @@ class UnmarkedWrites:
             self._primary.execute("announce_unmarked", {"keep_s": self._keep_s})
         except OutcomeUnknown as error:  # of the announcement; the write itself was not tried
             raise Transient("PostgreSQL did not take the announcement", retry_after_s=1) from error
-        # At least 1.5 × keep_s stand in the row, whoever wrote it.
+        # At least 1.5 × keep_s stand in the row, whichever process wrote it.
         self._renew_at = began + self._keep_s / 2
         self._stands_until = began + self._keep_s
         if lapsed:

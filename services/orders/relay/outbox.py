@@ -64,7 +64,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     after: int = 0  # only those with a larger `seq`
     under_way: Sequence[int] = ()  # not these
     only: Sequence[str] | None = None  # message types; None: all
-    but: Sequence[str] = ()  # none of these message types
+    excluded_types: Sequence[str] = ()
     # Pairs to leave out: `held[i]` is an aggregate's id, `held_types[i]` a message type.
     held: Sequence[str] = ()
     held_types: Sequence[str] = ()
@@ -72,7 +72,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def whole(self) -> bool:
         """Whether rows of every type are wanted, from the first on."""
-        return self.after == 0 and self.only is None and not self.but
+        return self.after == 0 and self.only is None and not self.excluded_types
 
 
 class OutboxBacklog(msgspec.Struct, frozen=True):
@@ -106,7 +106,7 @@ class Floor:
             self._floor = self._passed.popleft()[1]
         return 0 if now_s >= self._whole_at_s else self._floor
 
-    def looked(self, floor: int, began_s: float, ended_s: float, last: int) -> None:
+    def record_query(self, floor: int, began_s: float, ended_s: float, last: int) -> None:
         """Record the duration of a query, in seconds, and the last number that it returned."""
         if floor == 0:
             took_s = ended_s - began_s
@@ -156,7 +156,7 @@ class Outbox:
             "after": floor,
             "under_way": list(selection.under_way),
             "only": None if selection.only is None else list(selection.only),
-            "but": list(selection.but),
+            "excluded_types": list(selection.excluded_types),
             "held": list(selection.held),
             "held_types": list(selection.held_types),
             "limit": limit,
@@ -164,7 +164,7 @@ class Outbox:
         rows = [Row(*row) for row in self._rows("take_outbox", values)]
         if selection.whole:
             last = rows[-1].seq if rows else 0
-            self._floor.looked(floor, began_s, time.monotonic(), last)
+            self._floor.record_query(floor, began_s, time.monotonic(), last)
         return rows
 
     def last(self) -> int:

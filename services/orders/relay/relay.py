@@ -185,7 +185,7 @@ class Relay:
         for row in rows:
             try:
                 messages.append(_message(row))
-            except Exception as error:  # noqa: BLE001 whatever failed concerns only this row
+            except Exception as error:  # noqa: BLE001 any error concerns only this row
                 _log.warning("message.unencodable", message_id=row.id, error=type(error).__name__)
                 self._window.refuse(row)
         if messages:
@@ -239,8 +239,8 @@ class Relay:
             "traceId": row.traceparent[3:35] if row.traceparent else None,
         }
         if outcome is PublishOutcome.CONFIRMED:
-            self._holds.succeeded(place_of(row))
-            self._lanes.taken(lane_of(row.type))
+            self._holds.release(place_of(row))
+            self._lanes.widen(lane_of(row.type))
             _log.info("message.published", **facts)
         else:
             again_in_s = self._hold(row, outcome)
@@ -250,9 +250,9 @@ class Relay:
         """Hold the rows that would fail as this one did; return for how many seconds."""
         waits_s = []
         if outcome in _REFUSALS:
-            waits_s.append(self._lanes.refused(lane_of(row.type)))
+            waits_s.append(self._lanes.close(lane_of(row.type)))
         if outcome in _DOUBTFUL:
-            waits_s.append(self._holds.failed(place_of(row)))
+            waits_s.append(self._holds.hold(place_of(row)))
         return round(max(waits_s), 3)
 
     def _drain(self, session: Outbox) -> None:

@@ -175,13 +175,13 @@ class Turns:
         now_s = self._monotonic()
         limits = self._limits(now_s)
         self._expire(now_s)
-        everybody = limits.full == 0 or now_s - self._moved_s > _STALLED_S
+        all_may = limits.full == 0 or now_s - self._moved_s > _STALLED_S
         rows: list[Row] = []
         # A customer whose turn has not come gets none later in this call: ask each only once.
         customers = collections.deque(self._parked)
         while customers and len(rows) < most:
             customer = customers.popleft()
-            if everybody or self._has_turn(customer, limits, now_s):
+            if all_may or self._has_turn(customer, limits, now_s):
                 rows.append(self._released(customer, now_s))
                 if customer in self._parked:
                     self._parked[customer] = self._parked.pop(customer)

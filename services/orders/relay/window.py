@@ -94,7 +94,7 @@ class Lanes:
         self._width, self._monotonic = width, monotonic
         self._refused: dict[str, _Lane] = {}
 
-    def refused(self, lane: str) -> float:
+    def close(self, lane: str) -> float:
         """Close a lane, unless it is closed already; return the seconds until it is tried."""
         state = self._refused.setdefault(lane, _Lane(self._width))
         now_s = self._monotonic()
@@ -104,7 +104,7 @@ class Lanes:
             self._show(lane, held=True)
         return state.until_s - now_s
 
-    def taken(self, lane: str) -> None:
+    def widen(self, lane: str) -> None:
         """Double the width of a lane that accepts messages again, up to the full width."""
         state = self._refused.get(lane)
         if state is None or state.until_s > self._monotonic():
@@ -205,7 +205,7 @@ class RowsUnderWay:
 
     @property
     def in_flight(self) -> int:
-        """How many rows have no outcome yet."""
+        """The number of rows without an outcome."""
         with self._changed:
             return self._in_flight()
 
@@ -249,7 +249,7 @@ class Holds:
         self._monotonic = monotonic
         self._holds: dict[AggregateLane, _Hold] = {}
 
-    def failed(self, place: AggregateLane) -> float:
+    def hold(self, place: AggregateLane) -> float:
         """Hold a place and return for how long, in seconds."""
         hold = self._holds.pop(place, None) or _Hold(0, 0)
         self._holds[place] = hold  # the latest failure last
@@ -260,7 +260,7 @@ class Holds:
         hold.until_s = self._monotonic() + delay_s
         return delay_s
 
-    def succeeded(self, place: AggregateLane) -> None:
+    def release(self, place: AggregateLane) -> None:
         """Forget a place's failures."""
         if self._holds:
             self._holds.pop(place, None)
@@ -306,7 +306,7 @@ class Reading:
         return rows + self._open(outbox, limit, sorted(self._closed))
 
     def is_open(self, lane: str) -> bool:
-        """Tell whether the last query returned rows of a lane."""
+        """Return whether the last query returned rows of a lane."""
         return lane not in self._closed
 
     def _on_trial(self, outbox: Outbox) -> list[Row]:
@@ -322,14 +322,16 @@ class Reading:
         if not closed:
             self._passed, self._from_start_at_s = 0, 0.0
             return self._all(outbox, limit)
-        but = tuple(name for lane in closed for name in types_of(lane))
+        excluded_types = tuple(name for lane in closed for name in types_of(lane))
         started_s = self._monotonic()
         if started_s < self._from_start_at_s:
-            rows = outbox.take(limit, self._selection(but=but, after=self._passed))
+            rows = outbox.take(
+                limit, self._selection(excluded_types=excluded_types, after=self._passed)
+            )
             self._passed = rows[-1].seq if rows else self._passed
             return rows
         last = outbox.last()
-        rows = outbox.take(limit, self._selection(but=but))
+        rows = outbox.take(limit, self._selection(excluded_types=excluded_types))
         self._passed = rows[-1].seq if len(rows) == limit else last
         ended_s = self._monotonic()
         pause_s = min(_FROM_START_SHARE * (ended_s - started_s), _FROM_START_S)
@@ -345,11 +347,15 @@ class Reading:
         after = self._floor.at(began_s)
         rows = outbox.take(limit, self._selection(after=after))
         last = rows[-1].seq if rows else 0
-        self._floor.looked(after, began_s, self._monotonic(), last)
+        self._floor.record_query(after, began_s, self._monotonic(), last)
         return rows
 
     def _selection(
-        self, *, only: tuple[str, ...] | None = None, but: tuple[str, ...] = (), after: int = 0
+        self,
+        *,
+        only: tuple[str, ...] | None = None,
+        excluded_types: tuple[str, ...] = (),
+        after: int = 0,
     ) -> Selection:
         held = [
             (aggregate_id, name)
@@ -360,7 +366,7 @@ class Reading:
             after=after,
             under_way=[*self._window.seqs(), *self._turns.seqs(after)],
             only=only,
-            but=but,
+            excluded_types=excluded_types,
             held=[aggregate_id for aggregate_id, _ in held],
             held_types=[name for _, name in held],
         )

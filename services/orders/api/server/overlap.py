@@ -89,7 +89,7 @@ class Shared:
         /,
     ) -> Callable[[Q], R]:
         """Return a function that answers one question."""
-        return SetStatement(single, several, subject, self._patience_s).ask
+        return SharedStatement(single, several, subject, self._patience_s).ask
 
 
 class _Member(Generic[Q, R]):
@@ -104,15 +104,15 @@ class _Member(Generic[Q, R]):
         self.since_s = time.monotonic()
 
 
-class SetStatement(Generic[Q, R]):
+class SharedStatement(Generic[Q, R]):
     """Asks for many requests at once what each would ask for itself.
 
-    `notifications.SharedStatement` does the same for threads. A request that comes while no
-    statement runs is answered by a statement of its own, at once. Those that come meanwhile wait
-    for the next one, which is for all of them. Two questions with one `subject` (None: it has none)
-    never share a statement. `several` answers in the order of the questions. A question that was
-    not sent within `patience_s` is refused. A request that has blocked the process sends its own
-    statement before others are worked on, unless one waits for its answer.
+    `SharedStatement` of `database/notifications.py` does the same for threads. A request that
+    comes while no statement runs is answered by a statement of its own, at once. Those that come
+    meanwhile wait for the next one, which is for all of them. Two questions with one `subject`
+    (None: it has none) never share a statement. `several` answers in the order of the questions. A
+    question that was not sent within `patience_s` is refused. A request that has blocked the
+    process sends its own statement before others are worked on, unless one waits for its answer.
 
     When the server refuses a set, nothing of it was done, and each is asked for by itself. When
     the server is away, or nobody knows what it did, all are told so: asking again could do it

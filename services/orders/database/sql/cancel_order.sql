@@ -1,6 +1,6 @@
 -- Cancels an order, or notes that it shall be cancelled, in one round trip: idempotency key, order,
 -- history and outbox row commit together. What a cancellation does in which status comes in as a table.
--- The row is locked before it is looked at, so that nobody moves the order between the look and the change.
+-- The row is locked before it is read, so that no other session changes the order in between.
 -- Returns no row when there is no such order (of this owner). `answered` is false when the key already
 -- stands: its stored answer holds then. `late` says that the window has closed, by this server's clock.
 WITH target AS (

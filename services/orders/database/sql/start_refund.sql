@@ -1,5 +1,5 @@
 -- Writes the attempt that pays an order in Refunding back, and adds it to what was asked back, which
--- guards the sum. The version stays: nobody outside sees a difference yet.
+-- guards the sum. The version stays: no client sees a difference yet.
 WITH due AS (
     UPDATE orders SET
         refund_requested = refund_requested + %(amount)s,

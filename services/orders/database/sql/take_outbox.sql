@@ -8,7 +8,7 @@ WHERE
     seq > %(after)s
     AND seq NOT IN (SELECT unnest(%(under_way)s::bigint []))
     AND (%(only)s::text [] IS NULL OR type = ANY(%(only)s))
-    AND type <> ALL(%(but)s::text [])
+    AND type <> ALL(%(excluded_types)s::text [])
     AND (aggregateid, type) NOT IN (
         SELECT * FROM unnest(%(held)s::text [], %(held_types)s::text [])
     )
