@@ -21,7 +21,7 @@ PLACES: Final[dict[str, tuple[str, ...]]] = {
     "services/Dockerfile": ("ARG VERSION=",),
     "operator/Dockerfile": ("ARG VERSION=",),
     "loadtest/Dockerfile": ("ARG VERSION=",),
-    "operator/orderservice_operator/state/conditions.py": ('\nVERSION: Final = "',),
+    "operator/orderservice_operator/state/conditions.py": ('\nOPERATOR_VERSION: Final = "',),
     "charts/orderservice-operator/Chart.yaml": (
         "\nversion: ",
         "\nappVersion: ",

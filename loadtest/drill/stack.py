@@ -167,13 +167,6 @@ class Stack:
                 continue
         return children
 
-    def kill_a_gunicorn_worker(self) -> None:
-        """Kill one of the api's processes, not the master."""
-        victim = next(
-            process for process in self.processes("orders api") if process.name() == "orders-worker"
-        )
-        victim.kill()
-
     def order(self, user: int = 1, **more: Any) -> Reply:
         """Place an order with a card and return the answer; `more` replaces members and headers."""
         headers = more.pop("headers", {})

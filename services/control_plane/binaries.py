@@ -93,7 +93,7 @@ def find() -> Path:
 
 def program(name: str) -> Path:
     """Return a program, from KUBEBUILDER_ASSETS or the cache. Raises Missing."""
-    entry = _named(name)
+    entry = next(entry for entry in PROGRAMS if entry.name == name)
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     for path in [*([Path(assets) / name] if assets else []), entry.path]:
         if path.is_file():
@@ -114,15 +114,6 @@ def build(*groups: str) -> list[Path]:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 _build(entry, f"{number}/{len(programs)} {entry.name}")
     return [entry.path for entry in programs]
-
-
-def group_of(name: str) -> str:
-    """Return the group that has to be built for a program."""
-    return _named(name).group
-
-
-def _named(name: str) -> Program:
-    return next(entry for entry in PROGRAMS if entry.name == name)
 
 
 def _cache(module: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import pika
 from pika import BasicProperties
 
-from devstack.testing import RabbitMQ, Vhost
+from integration.handles import RabbitMQ, Vhost
 from integration.serving import eventually
 from orders.domain import events
 from orders.messaging import apply, envelope

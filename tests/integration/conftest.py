@@ -29,8 +29,8 @@ from devstack.servers import postgres as postgres_server
 from devstack.servers import rabbitmq as rabbitmq_server
 from devstack.servers import valkey as valkey_server
 from devstack.state import remove
-from devstack.testing import Database, Postgres, RabbitMQ, Server, Vhost
 from integration.broker import Broker, connected, prepare
+from integration.handles import Database, Postgres, RabbitMQ, Server, Vhost
 from integration.serving import eventually
 from integration.shop import Shop
 from orders.database.pool import Pool

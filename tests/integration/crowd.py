@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 import requests
 
-from devstack.testing import Database
 from integration.api_process import Api, api_running, new_user, order
+from integration.handles import Database
 from integration.serving import eventually
 
 REFUSED = 666  # PostgreSQL refuses orders of this product,

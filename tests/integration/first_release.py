@@ -9,7 +9,7 @@ from typing import Final
 import psycopg
 import yoyo
 
-from devstack.testing import Postgres
+from integration.handles import Postgres
 
 FIRST: Final = "0001_orders"
 INSERT_ORDER: Final = (

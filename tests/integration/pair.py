@@ -10,8 +10,8 @@ import psycopg
 from devstack.ports import free_port
 from devstack.program import Program
 from devstack.servers import postgres as postgres_server
-from devstack.testing import Server
 from integration.conftest import migrate
+from integration.handles import Server
 
 
 @dataclass(frozen=True)

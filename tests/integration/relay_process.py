@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import requests
 
 from devstack.ports import free_port
-from devstack.testing import Database, Vhost
+from integration.handles import Database, Vhost
 from integration.serving import SERVICES, eventually
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-from devstack.testing import Database
+from integration.handles import Database
 from orders import cli
 from orders.domain.lifecycle import TERMINAL
 from upstreams.process import Control

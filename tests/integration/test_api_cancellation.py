@@ -9,8 +9,8 @@ import jwt
 import psycopg
 import pytest
 
-from devstack.testing import Database
 from integration.api_process import Api, api_running, new_user, order
+from integration.handles import Database
 from integration.serving import eventually
 from orders.cache.client import Redis
 from orders.settings import CacheSettings

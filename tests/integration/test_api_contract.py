@@ -10,8 +10,8 @@ import psycopg
 import pytest
 import requests
 
-from devstack.testing import Database
 from integration.api_process import Api, api_running, new_user, order
+from integration.handles import Database
 
 SECRET = "a shared secret of at least 32 bytes"
 

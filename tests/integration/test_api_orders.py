@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from devstack.ports import free_port
-from devstack.testing import Database
 from integration.api_process import PAYMENT_METHOD, Api, api_running, new_user, order
+from integration.handles import Database
 from integration.serving import eventually
 from upstreams.process import Control
 

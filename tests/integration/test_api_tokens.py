@@ -7,8 +7,8 @@ import jwt
 import pytest
 import requests
 
-from devstack.testing import Database
 from integration.api_process import Api, api_running, new_user, order
+from integration.handles import Database
 from integration.issuer import AUDIENCE, ISSUER, Issuer
 from integration.serving import eventually
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from devstack.ports import free_port
-from devstack.testing import Database
 from integration.api_process import PAYMENT_METHOD, Api, api_running, new_user, order
+from integration.handles import Database
 from integration.serving import eventually
 from loadtest.drill.traces import Receiver, Span
 from upstreams.process import running

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from devstack.testing import Server
+from integration.handles import Server
 
 PAGE = Path(__file__).parents[2] / "docs" / "argocd.md"
 

@@ -9,7 +9,7 @@ import pytest
 from attack import documented, hooks, targets
 from attack.load import Load
 from attack.targets import Place, Target
-from devstack.testing import Database
+from integration.handles import Database
 
 # Two of the four targets are there, so half of the seeds are sent.
 SEEDS, WITHIN_S = 6000, 6.0

@@ -13,7 +13,7 @@ import pytest
 from devstack.ports import free_port
 from devstack.servers import postgres
 from devstack.services import answers
-from devstack.testing import Database, Server
+from integration.handles import Database, Server
 from integration.serving import eventually
 from loadtest.bench import data, light, statements
 from loadtest.bench.generators import BenchFailed, PgBench, redis_get

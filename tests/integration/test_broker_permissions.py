@@ -12,7 +12,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker, ProbableAccessDeniedError
 
 from devstack.servers import rabbitmq as server
-from devstack.testing import RabbitMQ, Vhost
+from integration.handles import RabbitMQ, Vhost
 from integration.serving import eventually
 from orders.errors import Permanent
 from orders.messaging.apply import apply

@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from devstack.testing import Server
+from integration.handles import Server
 from machine_time import machine_time_s
 from orders.cache.address import RedisTarget
 from orders.cache.client import Redis, RedisBypassed, RedisDown

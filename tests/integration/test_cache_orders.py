@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from devstack.testing import Server
 from integration.cached import cached
+from integration.handles import Server
 from integration.serving import eventually
 from machine_time import machine_time_s
 from orders.cache.client import Redis

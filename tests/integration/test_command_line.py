@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from devstack.ports import free_port
-from devstack.testing import Database
+from integration.handles import Database
 from integration.shop import Shop
 from orders import cli
 from upstreams.process import running

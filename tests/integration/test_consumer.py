@@ -9,7 +9,6 @@ import pytest
 import requests
 from prometheus_client import REGISTRY
 
-from devstack.testing import Vhost
 from integration.broker import (
     SHORT_TIERS,
     Broker,
@@ -18,6 +17,7 @@ from integration.broker import (
     prepare,
     settings_of,
 )
+from integration.handles import Vhost
 from integration.serving import eventually
 from orders.domain import events
 from orders.errors import OrdersError, Permanent, Transient, Unavailable

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from devstack.testing import RabbitMQ, Vhost
 from integration.broker import body, connected, prepare, settings_of
+from integration.handles import RabbitMQ, Vhost
 from integration.serving import eventually
 from machine_time import machine_time_s
 from orders.messaging.consumer import Consumer, Limits

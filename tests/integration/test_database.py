@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
-from devstack.testing import Database, Postgres
+from integration.handles import Database, Postgres
 from integration.serving import eventually
 from machine_time import machine_time_s
 from orders import settings

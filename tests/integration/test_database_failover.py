@@ -13,8 +13,8 @@ import msgspec
 import psycopg
 import pytest
 
-from devstack.testing import Database, Postgres, Server
 from failover.proxy import proxies
+from integration.handles import Database, Postgres, Server
 from integration.pair import Pair, pair
 from integration.serving import eventually
 from machine_time import machine_time_s

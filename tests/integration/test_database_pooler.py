@@ -16,9 +16,9 @@ import pytest
 from devstack.ports import free_port
 from devstack.program import Program
 from devstack.servers import pgbouncer
-from devstack.testing import Database, Postgres, Vhost
 from integration.api_process import api_running, new_user
 from integration.broker import connected, prepare, settings_of
+from integration.handles import Database, Postgres, Vhost
 from integration.serving import eventually
 from machine_time import machine_time_s
 from orders.database import connection

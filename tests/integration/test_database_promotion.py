@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from devstack.servers import postgres as postgres_server
-from devstack.testing import Database, Postgres
+from integration.handles import Database, Postgres
 from integration.pair import Pair, pair
 from integration.serving import SERVICES, eventually
 from machine_time import machine_time_s

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 import requests
 
-from devstack.testing import Vhost
 from integration.broker import Broker, body, connected, new_properties, prepare, settings_of
+from integration.handles import Vhost
 from orders.errors import OrdersError, Permanent, Transient
 from orders.messaging import dead_letters
 from orders.messaging.dead_letter_queue import DeadLetterQueue

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from devstack.testing import Database, Vhost
 from integration.broker import Broker, body, new_properties
+from integration.handles import Database, Vhost
 from integration.shop import Shop
 from upstreams.process import Control
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from devstack.testing import Database
+from integration.handles import Database
 from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.routing import Reads

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from devstack.testing import Database
+from integration.handles import Database
 from orders.database.pool import Pool
 from orders.settings import DatabaseSettings
 from orders.worker.collector import Collector

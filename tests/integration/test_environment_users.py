@@ -18,10 +18,10 @@ import requests
 from pika.exceptions import ChannelClosedByBroker
 
 from charts.helm import ENVIRONMENT, Helm, Manifest, only, values_of
-from devstack.testing import Database, RabbitMQ, Vhost
 from integration import test_broker_permissions as broker
 from integration import test_roles as matrix
 from integration.conftest import PASSWORD
+from integration.handles import Database, RabbitMQ, Vhost
 from kube import required
 from orders.database import roles
 from orders.database.migrate import migrate

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import pytest
 
-from devstack.testing import Database
+from integration.handles import Database
 from integration.together import DirectAsking, handle_by_itself, work_on
 from integration.upstream_books import InventoryBooks, PaymentBooks
 from orders import settings

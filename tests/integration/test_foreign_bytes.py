@@ -5,9 +5,9 @@ import threading
 import pytest
 from pika import BasicProperties
 
-from devstack.testing import Vhost
 from integration.broker import SHORT_TIERS, Broker, body, settings_of
 from integration.foreign_bytes import STRANGE, UNREADABLE, raw
+from integration.handles import Vhost
 from integration.serving import eventually
 from integration.test_dead_letters import run
 from orders.errors import Permanent

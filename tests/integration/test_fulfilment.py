@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from devstack.ports import free_port
-from devstack.testing import Database
+from integration.handles import Database
 from integration.world import World, empty_world
 from orders.database.pool import Pool
 from orders.database.statements import ServerAway

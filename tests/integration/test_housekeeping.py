@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
-from devstack.testing import Database
+from integration.handles import Database
 from integration.serving import eventually
 from orders import settings
 from orders.database.leadership import HOUSEKEEPING, Leadership

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from devstack.testing import Database
+from integration.handles import Database
 from integration.serving import SERVICES
 
 CARD = "4111 1111 1111 1111"

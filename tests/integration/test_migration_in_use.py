@@ -14,8 +14,8 @@ from typing import Any, Final, Self
 import psycopg
 import pytest
 
-from devstack.testing import Postgres
 from integration.first_release import first_release
+from integration.handles import Postgres
 from orders.database.migrate import migrate, pending
 
 STATEMENTS: Final = Path(__file__).parent / "previous_release"

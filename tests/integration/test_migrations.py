@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from devstack.testing import Postgres
 from integration.first_release import INSERT_ORDER, first_release
+from integration.handles import Postgres
 from integration.serving import eventually
 from orders.database.migrate import migrate, pending
 from orders.errors import Transient

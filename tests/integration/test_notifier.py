@@ -19,7 +19,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from devstack.ports import free_port
-from devstack.testing import Database
+from integration.handles import Database
 from integration.serving import eventually
 from orders import settings
 from orders.database.notifications import (

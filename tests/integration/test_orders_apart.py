@@ -6,9 +6,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from devstack.testing import Database
 from integration.api_process import Api, new_user
 from integration.crowd import HELD, SLOW, held, install_triggers, one_process, stored
+from integration.handles import Database
 from orders.database.orders import CREATE_ROUTE
 
 

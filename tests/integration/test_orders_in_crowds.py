@@ -16,9 +16,9 @@ import requests
 from devstack.ports import free_port
 from devstack.program import Program
 from devstack.servers import pgbouncer
-from devstack.testing import Database, Postgres
 from integration.api_process import Api, new_user, order
 from integration.crowd import crowded, one_process, stored
+from integration.handles import Database, Postgres
 from integration.serving import eventually
 
 KEYS, USES = 40, 5

@@ -14,9 +14,9 @@ import msgspec
 import psycopg
 import pytest
 
-from devstack.testing import Database
 from integration.api_process import Api, new_user, order
 from integration.crowd import REFUSED, Crowd, crowded, install_triggers, one_process, stored
+from integration.handles import Database
 from integration.serving import eventually, read_all, read_answer, request
 
 UNKNOWN = "urn:orders:problem:outcome-unknown"

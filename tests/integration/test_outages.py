@@ -9,7 +9,6 @@ import pytest
 import requests
 from prometheus_client import REGISTRY
 
-from devstack.testing import Database, Postgres, Vhost
 from integration.broker import (
     SHORT_TIERS,
     Broker,
@@ -17,6 +16,7 @@ from integration.broker import (
     new_properties,
     settings_of,
 )
+from integration.handles import Database, Postgres, Vhost
 from integration.serving import eventually
 from machine_time import machine_time_s
 from orders.database.orders import Orders

@@ -16,9 +16,9 @@ import requests
 from devstack.ports import free_port
 from devstack.program import Program
 from devstack.servers import nginx
-from devstack.testing import Database
 from failover.proxy import Proxy, proxies
 from integration.api_process import Api, api_running, new_user, order
+from integration.handles import Database
 from integration.serving import eventually
 
 TYPE = "urn:orders:problem:outcome-unknown"

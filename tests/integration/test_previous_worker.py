@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from devstack.testing import Postgres
 from integration.first_release import INSERT_ORDER, first_release
+from integration.handles import Postgres
 from integration.world import World, empty_world
 from orders import settings
 from orders.database.migrate import migrate

@@ -9,9 +9,9 @@ import pytest
 import requests
 from pika import BasicProperties
 
-from devstack.testing import Database, RabbitMQ, Vhost
 from integration.api_process import Api, api_running, new_user
 from integration.broker import connected, prepare, settings_of
+from integration.handles import Database, RabbitMQ, Vhost
 from integration.rabbitmq_cluster import Node
 from integration.relay_process import Process, relay
 from integration.serving import eventually

@@ -13,9 +13,9 @@ import pytest
 import requests
 
 from devstack.servers.rabbitmq import speaks_amqp
-from devstack.testing import Database, Vhost
 from integration import rabbitmq_cluster
 from integration.broker import body, new_properties, prepare
+from integration.handles import Database, Vhost
 from integration.rabbitmq_cluster import Cluster, Node
 from integration.serving import eventually
 from orders.domain import events

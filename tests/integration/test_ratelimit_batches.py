@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from devstack.testing import Server
+from integration.handles import Server
 from integration.serving import eventually
 from orders.api.ratelimit import RateLimiter
 from orders.api.ratelimit_windows import FLUSH_S, SHARE

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from devstack.testing import Server
+from integration.handles import Server
 from integration.serving import eventually
 from orders.api.ratelimit import CountedRequest, Decision, RateLimiter
 from orders.cache.client import Command, Redis, Reply

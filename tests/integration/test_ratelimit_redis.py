@@ -9,7 +9,7 @@ from limits import RateLimitItemPerSecond
 from limits.strategies import SlidingWindowCounterRateLimiter
 from prometheus_client import REGISTRY
 
-from devstack.testing import Server
+from integration.handles import Server
 from machine_time import machine_time_s
 from orders.api.ratelimit import Decision, RateLimiter
 from orders.api.ratelimit_windows import RedisWindows

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from devstack.servers import postgres as postgres_server
-from devstack.testing import Database, Postgres
 from integration.api_process import Api, api_running, new_user
+from integration.handles import Database, Postgres
 from integration.serving import eventually
 from integration.test_api_cancellation import complete
 from orders.cache.client import Redis

@@ -16,7 +16,7 @@ from typing import Any, cast
 import psycopg
 import pytest
 
-from devstack.testing import Database
+from integration.handles import Database
 from orders import settings
 from orders.database.pool import Pool
 from orders.settings import DatabaseSettings, ReconcileSettings

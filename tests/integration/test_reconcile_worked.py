@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from devstack.ports import free_port
-from devstack.testing import Database
+from integration.handles import Database
 from integration.shop import Shop
 from integration.world import World, empty_world
 from orders import settings

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from redis.crc import key_slot
 
-from devstack.testing import Database
 from integration.api_process import Api, api_running, new_user
 from integration.cached import cached
+from integration.handles import Database
 from integration.serving import eventually
 from integration.valkey_sets import Cluster, Sentinels, Set
 from loadtest.repeating import Repeating

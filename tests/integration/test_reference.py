@@ -18,8 +18,8 @@ import requests
 
 from devstack.ports import free_port
 from devstack.servers import valkey
-from devstack.testing import Database
 from integration.api_process import CURSOR_SECRET, Api, api_running, order
+from integration.handles import Database
 from integration.serving import SERVICES, eventually
 from loadtest.bench import peer
 from loadtest.bench.testbed import PEER_FILES

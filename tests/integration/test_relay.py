@@ -16,8 +16,8 @@ import requests
 from pika.exceptions import NackError
 from prometheus_client import REGISTRY
 
-from devstack.testing import Database, Vhost
 from integration.broker import TRACEPARENT, Broker, prepare, settings_of
+from integration.handles import Database, Vhost
 from integration.serving import eventually
 from machine_time import machine_time_s
 from orders.database.orders import Orders

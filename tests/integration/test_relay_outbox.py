@@ -8,7 +8,7 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from devstack.testing import Database
+from integration.handles import Database
 from integration.serving import eventually
 from orders.database import connection
 from orders.database.connection import SESSION, Connection, Server

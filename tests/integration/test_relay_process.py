@@ -9,8 +9,8 @@ import psycopg
 import pytest
 import requests
 
-from devstack.testing import Database, Postgres, RabbitMQ, Vhost
 from integration.broker import connected, prepare
+from integration.handles import Database, Postgres, RabbitMQ, Vhost
 from integration.relay_process import relay
 from integration.serving import eventually
 from machine_time import machine_time_s

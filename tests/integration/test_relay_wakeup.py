@@ -9,7 +9,7 @@ from decimal import Decimal
 import psycopg
 import pytest
 
-from devstack.testing import Database
+from integration.handles import Database
 from integration.serving import eventually
 from orders.database.cancellations import CancellationCommand, Cancellations
 from orders.database.orders import Orders

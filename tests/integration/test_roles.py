@@ -13,7 +13,7 @@ import pytest
 from psycopg import conninfo, errors
 
 from devstack.ports import free_port
-from devstack.testing import Database
+from integration.handles import Database
 from integration.serving import eventually
 from integration.shop import Shop
 from integration.world import World

@@ -20,9 +20,9 @@ import requests
 
 from devstack.certificates import Authority
 from devstack.servers import rabbitmq as rabbitmq_server
-from devstack.testing import Database, RabbitMQ, Vhost
 from integration.api_process import CURSOR_SECRET
 from integration.broker import prepare
+from integration.handles import Database, RabbitMQ, Vhost
 from integration.issuer import AUDIENCE, ISSUER, Issuer
 from integration.rollout import Clients, LoadBalancer, Rollout
 from integration.serving import eventually

@@ -15,7 +15,6 @@ import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
-from devstack.testing import Vhost
 from integration.broker import (
     SHORT_TIERS,
     Broker,
@@ -23,6 +22,7 @@ from integration.broker import (
     new_properties,
     settings_of,
 )
+from integration.handles import Vhost
 from integration.serving import eventually
 from integration.together import DirectAsking, Messages, work_on
 from integration.world import EVERYTHING, message_of

@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 import pytest
 from pika import BasicProperties
 
-from devstack.testing import Vhost
 from failover.proxy import Proxy, proxies
 from integration.broker import prepare
+from integration.handles import Vhost
 from integration.serving import eventually
 from orders.messaging.publisher import Outgoing, Publisher, PublishOutcome
 from orders.settings import MessagingSettings

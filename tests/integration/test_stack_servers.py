@@ -9,7 +9,7 @@ import pytest
 from devstack.servers import postgres as postgres_server
 from devstack.servers import rabbitmq as rabbitmq_server
 from devstack.servers import valkey as valkey_server
-from devstack.testing import Database, Postgres, RabbitMQ, Server, Vhost
+from integration.handles import Database, Postgres, RabbitMQ, Server, Vhost
 
 
 def test_the_standby_follows_the_primary(database: Database) -> None:

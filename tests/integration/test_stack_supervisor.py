@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from devstack import control
-from devstack.testing import leftovers
+from integration.handles import leftovers
 from integration.serving import eventually
 
 SCRIPT = Path(__file__).with_name("dummy_stack.py")

@@ -20,7 +20,7 @@ import urllib3
 from devstack import services, settings, unprivileged
 from devstack.ports import free_port
 from devstack.servers import postgres, rabbitmq, valkey
-from devstack.testing import Database, RabbitMQ, Vhost, leftovers
+from integration.handles import Database, RabbitMQ, Vhost, leftovers
 from integration.serving import eventually
 
 SERVICES = Path(__file__).parents[2] / "services"

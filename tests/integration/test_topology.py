@@ -11,8 +11,8 @@ import pytest
 import requests
 
 from devstack.ports import free_port
-from devstack.testing import RabbitMQ, Vhost
 from integration.broker import Broker, body, connected, new_properties, prepare
+from integration.handles import RabbitMQ, Vhost
 from integration.serving import eventually
 from orders.domain import events
 from orders.errors import Permanent, Transient

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from devstack.testing import Database
+from integration.handles import Database
 from integration.serving import eventually
 from machine_time import machine_time_s
 from orders.database.pool import Pool

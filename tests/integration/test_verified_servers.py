@@ -20,7 +20,7 @@ from devstack.ports import free_port
 from devstack.program import Program
 from devstack.servers import pgbouncer
 from devstack.servers import rabbitmq as server
-from devstack.testing import Database, Postgres, RabbitMQ
+from integration.handles import Database, Postgres, RabbitMQ
 from integration.serving import eventually
 from integration.tls_front import Front
 from orders import verified

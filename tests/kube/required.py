@@ -16,8 +16,9 @@ def control_plane() -> Path:
 
 
 def tool(name: str) -> Path:
-    """Return one program."""
-    return _required(partial(binaries.program, name), binaries.group_of(name))
+    """Return the path of one program of the cache."""
+    group = next(entry.group for entry in binaries.PROGRAMS if entry.name == name)
+    return _required(partial(binaries.program, name), group)
 
 
 def _required(find: Callable[[], Path], group: str) -> Path:

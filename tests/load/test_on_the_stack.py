@@ -7,8 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from devstack import settings, testing
+from devstack import settings
 from devstack.ports import free_port
+from integration.handles import leftovers
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,4 +44,4 @@ def test_smoke_and_a_fault_pass_with_one_command_that_leaves_nothing_running(
         "stop rabbitmq",
         "start rabbitmq",
     ]
-    assert testing.leftovers(tmp_path / "state") == []
+    assert leftovers(tmp_path / "state") == []

@@ -54,8 +54,13 @@ def assert_books_balance(stack: Stack, traffic: Traffic) -> None:
     eventually(committed)
 
 
+def _kill_a_gunicorn_worker(stack: Stack) -> None:
+    processes = stack.processes("orders api")
+    next(process for process in processes if process.name() == "orders-worker").kill()
+
+
 FAULTS: dict[str, Callable[[Stack], None]] = {
-    "a gunicorn worker is killed": lambda stack: stack.kill_a_gunicorn_worker(),
+    "a gunicorn worker is killed": _kill_a_gunicorn_worker,
     "the worker is killed": lambda stack: stack.do("kill", "worker"),
     "the relay is killed": lambda stack: stack.do("kill", "relay"),
     "the notifier is killed": lambda stack: stack.do("kill", "notifier"),

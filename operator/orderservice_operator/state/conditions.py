@@ -28,7 +28,7 @@ from orderservice_operator.state.refusals import PRIORITY_CLASS_MISSING, PodRefu
 from orderservice_operator.state.topology_report import PROBLEMS, TopologyReport
 from orderservice_topology.topology import NOTIFICATIONS, PROCESSING
 
-VERSION: Final = "0.1.0"
+OPERATOR_VERSION: Final = "0.1.0"
 ROLLED_BACK: Final = "RolledBack"
 TAKEN_BACK: Final = "FieldTakenBack"
 _TAKEN_BACK_FOR: Final = timedelta(hours=1)  # a guess: long enough for people to see it
@@ -122,7 +122,7 @@ def status(service: OrderService, summary: StatusInput, now: str) -> Status:
         upgrade=summary.upgrade,
         rollback=summary.rollback,
         **_migrated(service, summary),
-        operator_version=VERSION,
+        operator_version=OPERATOR_VERSION,
         operator=old.operator,
         contender=old.contender,
         api=counts[API.name],
