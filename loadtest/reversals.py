@@ -69,7 +69,7 @@ def uncalled_for(evidence: Evidence) -> Iterator[str]:
 
 
 def unmade(evidence: Evidence) -> Iterator[str]:
-    """Find refunds that were accepted and are not made yet: waiting may mend it."""
+    """Find refunds that were accepted but not made yet: waiting may resolve this."""
     for purchase in evidence.purchases:
         for order in evidence.orders_of(purchase):
             if order.status == "Completed" and order.refunded < _cents(purchase, {202}):

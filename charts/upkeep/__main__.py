@@ -1,4 +1,4 @@
-"""`python -m upkeep`: write the READMEs and schemas of the charts anew."""
+"""`python -m upkeep`: update the READMEs and schemas of the charts."""
 
 import sys
 

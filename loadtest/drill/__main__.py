@@ -103,7 +103,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def tried(stack: Stack, prometheus: Prometheus, fault: Fault) -> FaultResult:
-    """Make a fault, watch for its alerts while and after, mend it."""
+    """Cause a fault, watch for its alerts during it and after, and repair it."""
     before = set(prometheus.firing())
     began_at = broken_at = time.monotonic()
     fired_s: dict[str, float] = {}

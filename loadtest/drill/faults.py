@@ -18,7 +18,7 @@ CUSTOMERS: Final = 24  # the api has 16 threads
 
 
 class Fault(NamedTuple):
-    """A fault: how it is made, how it is mended, and the alerts that must fire meanwhile."""
+    """A fault: its cause, its repair, and the alerts that must fire meanwhile."""
 
     name: str  # on the command line
     title: str

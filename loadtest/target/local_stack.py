@@ -81,7 +81,7 @@ class LocalStack:
         self._runs = False
 
     def adopt(self, settings: Mapping[str, str]) -> None:
-        """Run with these settings beside our own: starts anew if it runs with others."""
+        """Run with these settings in addition to our own; restart the stack if they differ."""
         if settings == self._wanted:
             return
         self._wanted = dict(settings)

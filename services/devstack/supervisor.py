@@ -156,6 +156,7 @@ def reap_adopted(own_pids: set[int]) -> None:
     for child in psutil.Process().children():
         with suppress(psutil.NoSuchProcess, ProcessLookupError, ChildProcessError):
             ended = child.pid not in own_pids and child.status() == psutil.STATUS_ZOMBIE
-            # Programs of our own session, and ones just begun, are waited for by whoever ran them.
+            # Programs of our own session, and new ones, are waited for by the threads that started
+            # them.
             if ended and os.getsid(child.pid) != session and time.time() - child.create_time() > 1:
                 os.waitpid(child.pid, os.WNOHANG)

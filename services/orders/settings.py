@@ -591,7 +591,7 @@ class NotificationSettings(Group, frozen=True):
             description="Private addresses that the receiver may have. false: none. true: private"
             " and loopback, never link-local or cloud metadata. Or networks, comma-separated."
         ),
-    ] = "false"  # whoever names the receiver must not reach the servers behind the firewall
+    ] = "false"  # the author of the URL must not reach servers behind the firewall
     certificate_file: Annotated[
         str | None,
         Meta(

@@ -12,7 +12,7 @@ _HEAD: Final = "| field | type | default | |\n|---|---|---|---|"
 
 
 def with_fields(text: str) -> str:
-    """Return a document with the fields written anew between its two marks."""
+    """Return a document with an updated table of fields between its two marks."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{fields()}\n{END}{after}"

@@ -6,5 +6,5 @@ from orderservice_operator.resource.spec import GROUP
 
 # Asks for a revision instead of the spec: `<ControllerRevision>@<generation>`.
 ROLLBACK_ANNOTATION: Final = f"{GROUP}/rollback"
-# Why a resource is paused, in the words of whoever paused it.
+# The reason for which a person paused a resource.
 PAUSE_ANNOTATION: Final = f"{GROUP}/paused-because"

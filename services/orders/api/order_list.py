@@ -126,7 +126,8 @@ class UserOrders:
         """Answer with one page of orders and its Link header."""
         exchange = exchange_of(req.env)
         exchange.caller.require_sight_of(user_id)
-        # Not decoded before: whoever names a user counts for that user, whatever else is wrong.
+        # Decoded here, not earlier: a request that names a user counts for that user even if the
+        # rest is invalid.
         query = page_query(req.query_string)
         orders = self._orders.page(
             user_id,
@@ -211,7 +212,7 @@ def seal(position: Position, user_id: int, key: bytes) -> str:
 
 
 def is_well_formed(cursor: str) -> bool:
-    """Tell whether it has the form of a cursor, whoever made it."""
+    """Tell whether a text has the form of a cursor."""
     return _SHAPE.match(cursor) is not None
 
 

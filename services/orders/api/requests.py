@@ -41,7 +41,7 @@ from orders.domain.order import (
     parse_total,
 )
 
-# gthread waits for a body without end; whoever sends nothing for this long is given up.
+# gthread waits for a body without end; a client that is silent for this long is given up.
 STALL_S: Final = 10.0
 
 

@@ -206,7 +206,7 @@ def translation(error: psycopg.Error) -> OrdersError:
             return Permanent(f"PostgreSQL: {type(error).__name__}", reason="database")
         case _:
             # A table or right that is missing, a lost prepared statement: nothing is wrong with
-            # the work itself, and a migration or a person may mend it.
+            # the work itself, and a migration or a person may correct it.
             return DatabaseUnavailable(f"PostgreSQL: {type(error).__name__}", retry_after_s=1)
 
 
