@@ -177,7 +177,7 @@ IN_LEDGERS: Final = frozenset(
 
 
 def check(evidence: Evidence) -> list[Finding]:
-    """Check every invariant."""
+    """Check every invariant; one whose evidence is missing is not checked."""
     return [_finding(name, rule, evidence) for name, rule in INVARIANTS.items()]
 
 

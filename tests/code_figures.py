@@ -1,6 +1,7 @@
 """`python tests/code_figures.py`: how the code reads, in figures. Nothing is judged by them.
 
-Helpers are counted in services/, operator/ and loadtest/, names and lines in tests/ as well.
+Helpers are counted in services/, operator/ and loadtest/, names in tests/ as well, docstrings and
+lines everywhere.
 """
 
 import ast
@@ -27,7 +28,7 @@ _DOCSTRING_WORDS: Final = 3
 
 
 class Module(NamedTuple):
-    """A parsed file."""
+    """A Python file and its syntax tree."""
 
     path: Path
     text: str
@@ -35,7 +36,7 @@ class Module(NamedTuple):
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table of figures."""
     modules = list(_modules())
     code = [module for module in modules if module.path.relative_to(ROOT).parts[0] in _CODE]
     tests = [module for module in modules if module.path.relative_to(ROOT).parts[0] == "tests"]
@@ -47,7 +48,7 @@ def main() -> None:
         ("local names in tests", names_of_tests.total()),
         ("of which say nothing", vague_of_tests.total()),
         ("helpers of at most 3 lines with one caller", len(_helpers(code))),
-        ("docstrings of at most 3 words", sum(_short_docstrings(module.tree) for module in code)),
+        ("docstrings of at most 3 words", sum(map(_short_docstrings, modules))),
         ("uses of monkeypatch.setattr", sum(_patches(module) for module in modules)),
         ("files that docs/one-order.md names", len(_hops(None))),
         ("of which before the 202", len(_hops("\n| relay |"))),
@@ -112,9 +113,9 @@ def _helpers(modules: list[Module]) -> list[str]:
     return [name for name in short if "__" not in name]
 
 
-def _short_docstrings(tree: ast.AST) -> int:
+def _short_docstrings(module: Module) -> int:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    nodes = (node for node in ast.walk(tree) if isinstance(node, documented))
+    nodes = (node for node in ast.walk(module.tree) if isinstance(node, documented))
     texts = (ast.get_docstring(node) for node in nodes)
     return sum(text is not None and len(text.split()) <= _DOCSTRING_WORDS for text in texts)
 

@@ -13,7 +13,7 @@ _TICK_S: Final = 0.005
 
 
 class _Ticks(threading.Thread):
-    """Counts sleeps."""
+    """Counts short sleeps, to see how much of the machine's time we get."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True, name="machine-time")

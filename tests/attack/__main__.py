@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def attack(
     attacked: Sequence[Target], chosen: argparse.Namespace, seed: int, say: Say
 ) -> list[str]:
-    """Return what fell."""
+    """Return a text for each check that failed."""
     fallen = []
     if chosen.examples:
         for target in attacked:
@@ -112,7 +112,7 @@ def page(load: Load) -> list[str]:
 
 
 def say(text: str) -> None:
-    """Print at once."""
+    """Print a line without buffering it."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

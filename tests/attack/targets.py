@@ -96,7 +96,7 @@ def servers() -> Iterator[Place]:
 
 @contextmanager
 def running(place: Place, kinds: Sequence[Kind] = KINDS) -> Iterator[list[Target]]:
-    """Run the targets."""
+    """Run a server of each kind until the block ends."""
     with ExitStack() as stack:
         yield [_start(stack, place, *kind) for kind in kinds]
 

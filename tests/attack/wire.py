@@ -20,7 +20,7 @@ class NoAnswer(Exception):
 
 
 class Answer(NamedTuple):
-    """One final answer."""
+    """A response that is not of the 1xx class."""
 
     status: int
     head: bytes
@@ -55,7 +55,7 @@ class Wire:
             raise NoAnswer(repr(error)) from None
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; the next request opens another."""
         if self._socket is not None:
             self._socket.close()
         self._socket = None

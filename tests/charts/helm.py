@@ -20,7 +20,7 @@ _RELEASED: Final = Path(__file__).with_name("released")
 
 
 class Failed(Exception):
-    """Helm's own words."""
+    """Helm failed; the message is what it printed."""
 
 
 class Helm:

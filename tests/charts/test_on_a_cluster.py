@@ -155,7 +155,7 @@ def upgraded(
 def rolled_back(
     api: Api, operator: OperatorProcess, cluster_helm: Helm, upgraded: States
 ) -> States:
-    """Take it back."""
+    """Roll the release back and return the state afterwards."""
     assert upgraded
 
     def roll_back(api: Api, namespace: str) -> State:

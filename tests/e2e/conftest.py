@@ -14,7 +14,7 @@ from kube import required
 
 @pytest.fixture(scope="session")
 def running() -> Iterator[cluster.Cluster]:
-    """Run the cluster."""
+    """Run the cluster for the whole session."""
     with cluster.running() as started:
         yield started
 

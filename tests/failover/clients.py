@@ -126,7 +126,7 @@ class Customer:
         return self._post("repeat", order.mark, order.key)
 
     def read(self, order: Accepted) -> Entry:
-        """Read one order."""
+        """Read an order of this user and record the answer."""
         path = f"/api/orders/{order.order_id}"
         return self._send("read", "GET", path, mark=order.mark, order_id=order.order_id)
 

@@ -36,7 +36,7 @@ STOP_S: Final = 60
 
 
 class Container:
-    """One running container."""
+    """A container that runs until it is stopped."""
 
     def __init__(self, image: str, command: tuple[str, ...], environ: Mapping[str, str]) -> None:
         self.name = f"orders-{uuid.uuid4().hex[:12]}"

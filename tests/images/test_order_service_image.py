@@ -31,7 +31,7 @@ class Platform:
 
 @pytest.fixture(scope="module")
 def platform(service_image: str, migrated: dict[str, str]) -> Iterator[Platform]:
-    """Run everything."""
+    """Run every process of the platform from the image."""
     started = Platform()
     environ = migrated | LOCAL | addresses(started)
     with ExitStack() as stack:

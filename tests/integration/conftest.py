@@ -91,7 +91,7 @@ def start_postgres(state: Path, programs: list[Program]) -> Postgres:
 
 
 def start_valkey(state: Path, programs: list[Program]) -> Server:
-    """Start a Valkey."""
+    """Start a Valkey server on a free port."""
     port = free_port()
     program = Program(valkey_server.component(state, port))
     programs.append(program)

@@ -65,7 +65,7 @@ def api() -> Iterator[Api]:
 
 
 class Gateway:
-    """One `orders-gateway` process."""
+    """A process of the gateway, with its log."""
 
     def __init__(self, folder: Path, **environ: str) -> None:
         self.url = f"http://127.0.0.1:{environ['GATEWAY_PORT']}"

@@ -62,7 +62,7 @@ def webhooks(simulators: dict[str, Control]) -> Control:
 
 
 class TestInventory:
-    """Availability and reservations."""
+    """What Inventory answers about availability and reservations."""
 
     def test_availability_is_about_the_quantity_asked_for(self, inventory: Control) -> None:
         inventory.stock(7, 3)
@@ -204,7 +204,7 @@ class TestInventory:
 
 
 class TestPayment:
-    """Captures and refunds."""
+    """What Payment answers about captures and refunds."""
 
     BODY = b'{"orderId":1,"amount":19.90,"paymentMethod":"tok_1"}'
 
@@ -405,7 +405,7 @@ class TestWebhooks:
 
 
 class TestProcess:
-    """Start and stop."""
+    """How a simulator starts and stops."""
 
     @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_ends_it_cleanly_though_requests_hang(self, sig: signal.Signals) -> None:

@@ -28,7 +28,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.wfile.write(b"true")
 
     def log_message(self, *_: object) -> None:
-        """Stay quiet."""
+        """Write no log line for a request."""
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Stay quiet."""
+        """Write no log line for a request."""
 
 
 class Listening(ThreadingHTTPServer):

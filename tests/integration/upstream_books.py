@@ -12,7 +12,7 @@ from upstreams.web import Refusal
 
 
 class InventoryBooks:
-    """Inventory, without HTTP."""
+    """The worker's port to Inventory, on a simulator's stock without HTTP."""
 
     def __init__(self, stock: Stock) -> None:
         self.stock = stock
@@ -45,7 +45,7 @@ class InventoryBooks:
 
 
 class PaymentBooks:
-    """Payment, without HTTP."""
+    """The worker's port to Payment, on a simulator's store without HTTP."""
 
     def __init__(self, till: PaymentStore, *, refuses_refunds: bool) -> None:
         self.till, self.refuses_refunds = till, refuses_refunds

@@ -77,7 +77,7 @@ class Api:
         return self._call("GET", self.path(version, plural, namespace, name))
 
     def list(self, version: str, plural: str, namespace: str, selector: str = "") -> list[Object]:
-        """List objects."""
+        """List the objects of a kind that a label selector matches."""
         path = self.path(version, plural, namespace)
         items: list[Object] = self._call("GET", path, params={"labelSelector": selector})["items"]
         return items
@@ -94,7 +94,7 @@ class Api:
         )
 
     def delete(self, version: str, plural: str, namespace: str, name: str) -> None:
-        """Delete an object."""
+        """Delete an object; raises Refused if it does not exist."""
         self._call("DELETE", self.path(version, plural, namespace, name))
 
     def delete_all(self, version: str, plural: str, namespace: str) -> None:

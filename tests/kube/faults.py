@@ -114,7 +114,7 @@ class FaultProxy:
         self._loop.call_soon_threadsafe(self._cut_watches)
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start the proxy and wait until it listens."""
         self._thread.start()
         assert self._listening.wait(_START_S)
 

@@ -38,11 +38,11 @@ class Nodes:
         self.slow: dict[str, float] = {}
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread of the nodes."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End."""
+        """Stop the thread; waits at most 10 s."""
         self._ending.set()
         self._thread.join(10)
 

@@ -12,7 +12,7 @@ _ROW = "  {:38} {:26} {:>9} {:>8}  {}\n"
 
 
 def main(argv: list[str]) -> int:
-    """Run the cases."""
+    """Run the cases that the arguments name and print their verdicts."""
     parser = argparse.ArgumentParser(prog="make model", description=__doc__)
     parser.add_argument("--only", default="", help="a part of the names of the cases to run")
     parser.add_argument("--trace", action="store_true", help="show TLC's output, too")

@@ -329,7 +329,7 @@ SYMPTOMS = (
 
 
 def every() -> Iterator[Case]:
-    """Yield all cases."""
+    """Yield the cases of all alerts, those on burn rates included."""
     for case in SYMPTOMS:
         yield Case(f"{case.alert} fires", case.alert, case.fires, True, case.after, case.matchers)
         if case.alert != "Watchdog":  # which must never be quiet

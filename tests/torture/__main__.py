@@ -77,7 +77,7 @@ def judge(outcome: Outcome) -> int:
 
 
 def say(text: str) -> None:
-    """Print at once."""
+    """Print a line without buffering it."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

@@ -56,11 +56,11 @@ class Pulse:
         self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
 
     def start(self) -> None:
-        """Begin to measure."""
+        """Start the thread that measures."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End measuring."""
+        """Stop the thread that measures."""
         self._stopping.set()
         self._thread.join(5)
 

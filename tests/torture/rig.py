@@ -60,7 +60,7 @@ class Rig(Stack):
         self._keeper.start()
 
     def stop(self) -> None:
-        """End everything."""
+        """Stop the keeper, then all services."""
         self._stopping.set()
         if self._keeper.is_alive():
             self._keeper.join(20)

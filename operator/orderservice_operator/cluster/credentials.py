@@ -38,7 +38,7 @@ class Credentials:
 
     @property
     def namespace(self) -> str:
-        """The default namespace."""
+        """The namespace of the kubeconfig or of the pod, else `default`."""
         return self._info.default_namespace or "default"
 
     def headers(self) -> dict[str, str]:

@@ -49,7 +49,7 @@ class Rabbit:
 
 @contextmanager
 def node(state: Path) -> Iterator[Rabbit]:
-    """Run a node."""
+    """Run a RabbitMQ node until the block ends."""
     amqp, management, distribution, epmd = free_ports(4)
     broker = rabbitmq.Broker(
         state=state,

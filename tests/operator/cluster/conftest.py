@@ -143,7 +143,7 @@ def _established(api: Api) -> bool:
 
 
 class Running:
-    """One operator process."""
+    """An operator process that can be started again."""
 
     def __init__(self, python: Path, kubeconfig: Path, name: str, **environ: str) -> None:
         self._command = [str(python), "-m", "orderservice_operator"]
@@ -160,7 +160,7 @@ class Running:
         self.process = self.start()
 
     def start(self) -> "subprocess.Popen[bytes]":
-        """Start it (again)."""
+        """Start the process; its log is continued."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command,
@@ -195,7 +195,7 @@ class Running:
 
     @property
     def memory_bytes(self) -> int:
-        """Resident memory."""
+        """Return the resident memory of the process."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
         return int(line.split()[1]) * 1024
@@ -251,7 +251,7 @@ def _stop(operators: list[Running]) -> None:
 def start_operator(
     image_python: Path, kubeconfig: Path, operators: list[Running]
 ) -> Callable[..., Running]:
-    """Start operators."""
+    """Return a function that starts an operator."""
 
     def start(name: str = "operator", python: Path = image_python, **environ: str) -> Running:
         operators.append(Running(python, kubeconfig, name, **environ))

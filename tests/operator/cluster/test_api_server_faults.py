@@ -404,7 +404,7 @@ class Lives:
         self.pid, self.count = 0, 0
 
     def begin(self) -> None:
-        """Begin another life."""
+        """Fork a new operator process."""
         assert self._zygote.stdin is not None
         assert self._zygote.stdout is not None
         self._zygote.stdin.write("\n")
@@ -421,11 +421,11 @@ class Lives:
 
     @property
     def alive(self) -> bool:
-        """Whether it lives."""
+        """Whether the operator process exists."""
         return Path(f"/proc/{self.pid}").exists()
 
     def end(self) -> None:
-        """End everything."""
+        """Kill the operator and the process that forks it."""
         self.kill()
         self._zygote.kill()
         self._zygote.wait()

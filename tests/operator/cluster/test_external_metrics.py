@@ -106,7 +106,7 @@ def start(
 
 @pytest.fixture(scope="module")
 def replica(start: Callable[..., Any]) -> Iterator[Any]:
-    """Run one replica."""
+    """Run one replica of the operator."""
     operator = start(0)
     yield operator
     operator.stop()
@@ -125,7 +125,7 @@ class Shop:
         self.api.apply(self.manifest(**autoscaling), self.namespace, manager="kubectl")
 
     def manifest(self, **autoscaling: Any) -> Object:
-        """Return the resource."""
+        """Return the manifest of the resource, with the broker's address."""
         section = {"minReplicas": 1, "maxReplicas": 6, "queueLengthPerPod": PER_POD} | autoscaling
         messaging = {
             "managementUrl": self.rabbit.url,
@@ -140,7 +140,7 @@ class Shop:
         return "order.created.v1" in {binding["routing_key"] for binding in bindings}
 
     def fill(self, count: int) -> None:
-        """Publish messages."""
+        """Publish messages to the queue of created orders."""
         address = f"exchanges/{self.vhost}/orders/publish"
         message = {
             "properties": {"delivery_mode": 2},
@@ -152,7 +152,7 @@ class Shop:
             assert self.rabbit.call("POST", address, json=message) == {"routed": True}
 
     def empty(self) -> None:
-        """Drop all messages."""
+        """Remove all messages from the queue."""
         self.rabbit.call("DELETE", f"queues/{self.vhost}/{QUEUE}/contents")
 
     def condition(self) -> tuple[str, str]:
@@ -496,7 +496,7 @@ class Adapter:
         self._thread.join(10)
 
     def answer(self, path: str) -> tuple[int, Object]:
-        """Answer a request."""
+        """Return status and body for a request to the metrics API."""
         if path.split("?", maxsplit=1)[0].endswith(QUEUE_METRIC):
             if self.value is None:
                 return 404, documents.failure(404, "no such metric")
@@ -518,7 +518,7 @@ class Adapter:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Be silent."""
+                """Write no log line for a request."""
 
         return Handler
 
