@@ -18,8 +18,8 @@ from attack.wire import request
 from fuzz.inputs import generate as stream
 
 Chance = random.Random
-Entrance = Literal["api", "gateway"]
-_ENTRANCES: Final[Sequence[Entrance]] = ("api", "gateway")
+Server = Literal["api", "gateway"]
+_SERVERS: Final[Sequence[Server]] = ("api", "gateway")
 # 5xx that a stream asks for: meinheld answers 503 to a request that is cut off, nginx and gunicorn
 # 501 and 505 to codings and versions that they do not know.
 ASKED: Final = frozenset({501, 503, 505})
@@ -38,7 +38,7 @@ class Input(NamedTuple):
 
     kind: str
     pieces: Sequence[bytes]
-    through: Entrance
+    server: Server
     whole: bool = True
     once: bool = False
 
@@ -47,16 +47,16 @@ def generate(seed: int, authorization: str | None) -> Input:
     """Return the input of a seed; with `authorization` most requests have a good token."""
     chance = Chance(seed)
     (kind,) = chance.choices(list(_MAKERS), [weight for weight, _ in _MAKERS.values()])
-    through = chance.choice(_ENTRANCES)
+    server = chance.choice(_SERVERS)
     match kind:
         case "stream":
-            return Input(kind, stream(seed).pieces, through, whole=False)
+            return Input(kind, stream(seed).pieces, server, whole=False)
         case "framing":
             sent, once = _framing(chance)
-            return Input(kind, [sent], through, whole=False, once=once)
+            return Input(kind, [sent], server, whole=False, once=once)
     fields = [f"Authorization: Bearer {authorization}"] if authorization else []
     maker = _MAKERS[kind][1]
-    return Input(kind, [maker(chance, fields)], through)
+    return Input(kind, [maker(chance, fields)], server)
 
 
 # -- values --------------------------------------------------------------------------------------

@@ -137,9 +137,9 @@ class Load:
     def _send(self, target: Target, wires: dict[str, Wire], seed: int) -> None:
         case = generate(seed, self._tokens[target.name])
         if case.whole:
-            detail, answered = _ask(wires[case.through], case)
+            detail, answered = _ask(wires[case.server], case)
         else:
-            port = target.api.port if case.through == "api" else target.gateway_port
+            port = target.api.port if case.server == "api" else target.gateway_port
             framing = case.kind == "framing"
             read = answers(port, case.pieces[0]) if framing else statuses(port, case.pieces)
             detail, answered = _judge_stream(case, read)
@@ -147,7 +147,7 @@ class Load:
             self.sent[case.kind] += 1
             self.answers.update(answered)
         if detail:
-            self._blame(Fault(seed, f"{target.name}, {case.through}", case.kind, detail))
+            self._blame(Fault(seed, f"{target.name}, {case.server}", case.kind, detail))
 
     def _blame(self, fault: Fault) -> None:
         with self._lock:

@@ -15,7 +15,7 @@ _HEADERS: Final = "HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n"
 _LIVE: Final = f"GET /livez {_HEADERS}"
 _STARTUP: Final = "\0\3\0\0user\0orders\0database\0orders\0\0"
 # What a client without TLS sends to each port, and how the answer of a server without TLS begins.
-_DOORS: Final = {
+_ENDPOINTS: Final = {
     "orders-postgresql:5432": (f"\0\0\0{chr(len(_STARTUP) + 4)}{_STARTUP}", "R"),
     "orders-postgresql-replica:5432": (f"\0\0\0{chr(len(_STARTUP) + 4)}{_STARTUP}", "R"),
     "orders-rabbitmq:5672": ("AMQP\0\0\t\1", "\1\0\0"),
@@ -30,12 +30,12 @@ _DOORS: Final = {
     "orders-api:443": (f"GET /health {_HEADERS}", "HTTP/1.1 200"),
 }
 # Those of an environment without TLS.
-PLAIN: Final = set(_DOORS) - {"orders-rabbitmq:5671", "orders-rabbitmq:15671", "orders-api:443"}
+PLAIN: Final = set(_ENDPOINTS) - {"orders-rabbitmq:5671", "orders-rabbitmq:15671", "orders-api:443"}
 _TRY: Final = """
 import concurrent.futures, json, socket, sys
-def answers(door):
-    place, (sent, begins) = door
-    host, port = place.split(":")
+def answers(endpoint):
+    address, (sent, begins) = endpoint
+    host, port = address.split(":")
     try:
         with socket.create_connection((host, int(port)), 4) as connection:
             connection.settimeout(10)
@@ -43,10 +43,10 @@ def answers(door):
             return connection.recv(100).startswith(begins.encode("latin-1"))
     except OSError:
         return False
-doors = json.loads(sys.argv[1])
-with concurrent.futures.ThreadPoolExecutor(len(doors)) as pool:
-    answered = pool.map(answers, doors.items())
-print(json.dumps([place for place, answer in zip(doors, answered) if answer]))
+endpoints = json.loads(sys.argv[1])
+with concurrent.futures.ThreadPoolExecutor(len(endpoints)) as pool:
+    answered = pool.map(answers, endpoints.items())
+print(json.dumps([address for address, answer in zip(endpoints, answered) if answer]))
 """
 
 
@@ -72,7 +72,7 @@ def answered_in_clear(kubectl: Callable[..., str], namespace: str) -> set[str]:
 
     The client is in a pod that no policy keeps from connecting.
     """
-    argument = msgspec.json.encode(_DOORS).decode()
+    argument = msgspec.json.encode(_ENDPOINTS).decode()
     pod = "deploy/orders-webhooks"
     answer = kubectl("--namespace", namespace, "exec", pod, "--", "python", "-c", _TRY, argument)
     return set(msgspec.json.decode(answer, type=list[str]))

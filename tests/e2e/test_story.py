@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from charts.helm import ENVIRONMENT, OPERATOR, Helm, values_of
-from e2e import doors, private, runbook
+from e2e import endpoints, private, runbook
 from e2e.cluster import Cluster
 from e2e.customers import Customers
 from e2e.shop import NAMESPACE, RELEASE, SYSTEM, Shop
@@ -96,17 +96,17 @@ def test_pods_reach_what_they_are_meant_to_and_nothing_else(
 ) -> None:
     if not running.heeds_policies:
         pytest.skip("the network of our own nodes enforces no policies")
-    tell = partial(doors.opened, kubectl)
-    reached = {process: tell(NAMESPACE, f"deploy/{RELEASE}-{process}") for process in PROCESSES}
-    assert reached == doors.MEANT
+    reach = partial(endpoints.reachable, kubectl)
+    reached = {process: reach(NAMESPACE, f"deploy/{RELEASE}-{process}") for process in PROCESSES}
+    assert reached == endpoints.ALLOWED
     image = "--image=localhost/orderservice:dev"
     kubectl("run", "stranger", image, "--restart=Never", "--command", "--", "sleep", "600")
     try:
         kubectl("wait", "pod/stranger", "--for=condition=Ready", "--timeout=1m")
-        assert tell("default", "stranger", search=NAMESPACE) == doors.MEANT_FOR_STRANGERS
+        assert reach("default", "stranger", search=NAMESPACE) == endpoints.ALLOWED_TO_STRANGERS
     finally:
         kubectl("delete", "pod", "stranger", "--now")
-    tried = (len(PROCESSES) + 1) * len(doors.DOORS)
+    tried = (len(PROCESSES) + 1) * len(endpoints.ENDPOINTS)
     figure("connections of the four processes and a stranger", f"{tried} tried, all as meant")
 
 
@@ -230,9 +230,9 @@ def test_a_private_authority_verifies_every_connection_of_an_environment(
     helm("test", RELEASE, "--namespace", private.NAMESPACE, "--timeout=4m")
     install("loadTest.enabled=true")
     load = passed(verified)
-    tell = partial(private.answered_in_clear, kubectl)
-    assert tell(NAMESPACE) == private.PLAIN
-    assert tell(private.NAMESPACE) == set()
+    reach = partial(private.answered_in_clear, kubectl)
+    assert reach(NAMESPACE) == private.PLAIN
+    assert reach(private.NAMESPACE) == set()
     helm("uninstall", RELEASE, "--namespace", private.NAMESPACE, "--wait", "--timeout=5m")
     kubectl("delete", "namespace", private.NAMESPACE)
     figure(

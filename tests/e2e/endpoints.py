@@ -1,11 +1,11 @@
-"""Which doors in the environment's namespace open to whom, tried from inside a pod."""
+"""Which endpoints of the environment each process can reach, tried from inside a pod."""
 
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-DOORS: Final = {
+ENDPOINTS: Final = {
     "api": "orders-api:80",
     "postgresql": "orders-postgresql:5432",
     "rabbitmq": "orders-rabbitmq:5672",
@@ -17,36 +17,38 @@ DOORS: Final = {
     "kubernetes": "kubernetes.default:443",
 }
 # By the policies of charts and operator; the notifier may go to any web server, so to the api.
-MEANT: Final = {
+ALLOWED: Final = {
     "api": {"postgresql", "valkey", "inventory", "webhooks"},
     "relay": {"postgresql", "rabbitmq", "webhooks"},
     "worker": {"postgresql", "rabbitmq", "valkey", "inventory", "payment", "webhooks"},
     "notifier": {"postgresql", "rabbitmq", "webhooks", "api"},
 }
-MEANT_FOR_STRANGERS: Final = {"kubernetes"}
+ALLOWED_TO_STRANGERS: Final = {"kubernetes"}
 _TRY: Final = """
 import concurrent.futures, json, socket, sys
-def opens(door):
+def is_open(endpoint):
     try:
-        socket.create_connection((door[0], int(door[1])), 4).close()
+        socket.create_connection((endpoint[0], int(endpoint[1])), 4).close()
     except OSError:
         return False
     return True
-doors = json.loads(sys.argv[1])
-with concurrent.futures.ThreadPoolExecutor(len(doors)) as pool:
-    reachable = pool.map(opens, [place.split(":") for place in doors.values()])
-print(json.dumps([name for name, is_open in zip(doors, reachable) if is_open]))
+endpoints = json.loads(sys.argv[1])
+with concurrent.futures.ThreadPoolExecutor(len(endpoints)) as pool:
+    reachable = pool.map(is_open, [address.split(":") for address in endpoints.values()])
+print(json.dumps([name for name, answered in zip(endpoints, reachable) if answered]))
 """
 
 
-def opened(kubectl: Callable[..., str], namespace: str, pod: str, *, search: str = "") -> set[str]:
-    """Return the doors that open to a pod; `search`: the namespace of those that name none."""
-    doors = {name: _full(place, search) for name, place in DOORS.items()}
-    argument = msgspec.json.encode(doors).decode()
+def reachable(
+    kubectl: Callable[..., str], namespace: str, pod: str, *, search: str = ""
+) -> set[str]:
+    """Return the endpoints that a pod reaches; `search`: the namespace of those that name none."""
+    endpoints = {name: _full(address, search) for name, address in ENDPOINTS.items()}
+    argument = msgspec.json.encode(endpoints).decode()
     output = kubectl("--namespace", namespace, "exec", pod, "--", "python", "-c", _TRY, argument)
     return set(msgspec.json.decode(output, type=list[str]))
 
 
-def _full(place: str, namespace: str) -> str:
-    host, port = place.split(":")
-    return place if not namespace or "." in host else f"{host}.{namespace}:{port}"
+def _full(address: str, namespace: str) -> str:
+    host, port = address.split(":")
+    return address if not namespace or "." in host else f"{host}.{namespace}:{port}"
