@@ -15,7 +15,7 @@ _STOCK: Final = {"Completed": ("committed",), "Refunded": ("released", "returned
 _SHOWN: Final = 5
 
 
-class Finding(msgspec.Struct, frozen=True):
+class InvariantCheck(msgspec.Struct, frozen=True):
     """The result of one invariant: the number of violations, and examples."""
 
     invariant: str
@@ -176,16 +176,18 @@ IN_LEDGERS: Final = frozenset(
 )
 
 
-def check(evidence: Evidence) -> list[Finding]:
+def check(evidence: Evidence) -> list[InvariantCheck]:
     """Check every invariant; one whose evidence is missing is not checked."""
     return [_finding(name, rule, evidence) for name, rule in INVARIANTS.items()]
 
 
-def _finding(name: str, rule: Callable[[Evidence], Iterator[str]], evidence: Evidence) -> Finding:
+def _finding(
+    name: str, rule: Callable[[Evidence], Iterator[str]], evidence: Evidence
+) -> InvariantCheck:
     if not _checkable(rule, evidence.books):
-        return Finding(name, 0, checked=False)
+        return InvariantCheck(name, 0, checked=False)
     examples = list(rule(evidence))
-    return Finding(name, len(examples), tuple(examples[:_SHOWN]))
+    return InvariantCheck(name, len(examples), tuple(examples[:_SHOWN]))
 
 
 def _checkable(rule: Callable[[Evidence], Iterator[str]], books: Books) -> bool:

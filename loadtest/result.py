@@ -8,7 +8,7 @@ import msgspec
 
 from loadtest.baseline import Comparison
 from loadtest.faults import Event
-from loadtest.invariants import Finding
+from loadtest.invariants import InvariantCheck
 from loadtest.knee import Level
 from loadtest.memory import MemoryReading
 from loadtest.scenario import Scenario
@@ -36,7 +36,7 @@ class RunResult(msgspec.Struct, kw_only=True):
     began: str
     verdict: ExitCode
     checks: list[Check]
-    findings: list[Finding]
+    findings: list[InvariantCheck]
     figures: dict[str, float]
     comparisons: list[Comparison]
     events: list[Event]

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 from loadtest import reversals
 from loadtest.books import Books, Payment, Reservation
 from loadtest.evidence import Evidence
-from loadtest.invariants import IN_LEDGERS, Finding, check, unended
+from loadtest.invariants import IN_LEDGERS, InvariantCheck, check, unended
 from loadtest.purchase import Purchase
 from loadtest.target import simulators
 from loadtest.target.addresses import Target
@@ -25,7 +25,7 @@ def settle(
     purchases: Sequence[Purchase],
     stock: Mapping[int, int],
     within_s: float,
-) -> tuple[Books, list[Finding], float]:
+) -> tuple[Books, list[InvariantCheck], float]:
     """Return the books, the violations, and the time until the last order ended."""
     began = time.monotonic()
     _await_ends(orders, purchases, began + within_s)
@@ -39,7 +39,7 @@ def settle(
         time.sleep(_LOOK_EVERY_S)
 
 
-def mendable(finding: Finding) -> bool:
+def mendable(finding: InvariantCheck) -> bool:
     """Tell whether waiting may help: only the ledgers lag behind an order's end."""
     return not finding.holds and finding.invariant in IN_LEDGERS
 

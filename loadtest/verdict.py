@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from loadtest.invariants import Finding
+from loadtest.invariants import InvariantCheck
 from loadtest.scenario import Bound, Threshold
 
 
@@ -61,7 +61,7 @@ def worst(verdicts: Iterable[ExitCode]) -> ExitCode:
     return max(verdicts, key=_GRAVITY.index)
 
 
-def decide(checks: Sequence[Check], findings: Sequence[Finding]) -> ExitCode:
+def decide(checks: Sequence[Check], findings: Sequence[InvariantCheck]) -> ExitCode:
     """Return the exit code; a broken invariant outweighs any threshold."""
     if not all(finding.holds for finding in findings):
         return ExitCode.INVARIANT

@@ -20,7 +20,7 @@ from loadtest.bench.generators import BenchFailed
 from loadtest.bench.machine import REPOSITORY
 from loadtest.bench.results import BenchReport
 from loadtest.bench.run import SUBJECTS, Log, Scope, run
-from loadtest.bench.testbed import Plan
+from loadtest.bench.testbed import RunPlan
 
 DOCUMENT: Final = REPOSITORY / "docs" / "benchmarks.md"
 SIZES: Final = REPOSITORY / "docs" / "scaling.md"
@@ -66,7 +66,7 @@ def _document(report: BenchReport) -> None:
 
 def _run(options: argparse.Namespace, log: Log) -> BenchReport:
     rounds, seconds = (2, 1) if options.quick else (options.rounds, options.seconds)
-    plan = Plan(seconds, options.connections, options.processes)
+    plan = RunPlan(seconds, options.connections, options.processes)
     scope = Scope(options.only, plan, rounds, options.before, go=not options.without_go)
     return run(options.results.absolute(), scope, log)
 

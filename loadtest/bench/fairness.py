@@ -34,7 +34,7 @@ from loadtest.bench import queues
 from loadtest.bench.data import Database
 from loadtest.bench.generators import BenchFailed
 from loadtest.bench.pairs import ratio, spread, turns
-from loadtest.bench.testbed import BEFORE, HOST, Plan, Testbed, until
+from loadtest.bench.testbed import BEFORE, HOST, RunPlan, Testbed, until
 from orderservice_topology.topology import PROCESSING
 
 CUSTOMERS: Final = 20
@@ -105,7 +105,7 @@ def _testbed(options: argparse.Namespace) -> Iterator[Testbed]:
     folder = Path(tempfile.mkdtemp(prefix="fairness-"))
     folder.chmod(0o755)
     data = folder / "data"
-    plan = Plan(seconds=1, connections=CUSTOMERS, processes=2)
+    plan = RunPlan(seconds=1, connections=CUSTOMERS, processes=2)
     try:
         with Testbed(data, plan, options.before) as testbed:
             testbed.vary("inventory", INVENTORY, {"LIGHT_LATENCY_MS": str(options.inventory_ms)})

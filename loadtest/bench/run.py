@@ -18,7 +18,7 @@ from loadtest.bench.pairs import turns
 from loadtest.bench.results import BenchReport, Memory, Sample, Subject
 from loadtest.bench.slow_commits import SlowCommits
 from loadtest.bench.subject import Bench, Benchmark, Contestant
-from loadtest.bench.testbed import Plan, Testbed
+from loadtest.bench.testbed import RunPlan, Testbed
 
 _BENCHMARKS: Final[Mapping[str, Callable[[Bench], Benchmark]]] = {
     **{name: partial(answering.benchmark, name=name) for name in answering.NAMES},
@@ -38,7 +38,7 @@ class Scope(NamedTuple):
     """
 
     subjects: Sequence[str]
-    plan: Plan
+    plan: RunPlan
     rounds: int
     before: Path | None
     go: bool = True

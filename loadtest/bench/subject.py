@@ -6,7 +6,7 @@ from typing import NamedTuple
 from loadtest.bench import statements
 from loadtest.bench.data import Database
 from loadtest.bench.generators import PgBench, Throughput
-from loadtest.bench.testbed import BEFORE, Plan, Testbed
+from loadtest.bench.testbed import BEFORE, RunPlan, Testbed
 
 
 def nothing() -> None:
@@ -36,7 +36,7 @@ class Bench(NamedTuple):
     testbed: Testbed
     database: Database
     pgbench: PgBench
-    plan: Plan
+    plan: RunPlan
 
     def ours(self, process: str) -> list[str]:
         """Return the components to measure for a process: ours, and the compared checkout's."""

@@ -38,7 +38,7 @@ WIDE: Final = "-wide"  # what references with a connection for each client are c
 BEFORE: Final = "-before"  # what components of the other checkout are called
 
 
-class Plan(NamedTuple):
+class RunPlan(NamedTuple):
     """How long a slice is, and with how many connections."""
 
     seconds: int
@@ -50,7 +50,7 @@ class Testbed:
     """Starts the processes that a run needs; all of them end with the block."""
 
     def __init__(
-        self, folder: Path, plan: Plan, before: Path | None, peer: Path | None = None
+        self, folder: Path, plan: RunPlan, before: Path | None, peer: Path | None = None
     ) -> None:
         """Take where to keep the servers' data, and whom to compare with.
 

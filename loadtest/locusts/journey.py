@@ -36,13 +36,13 @@ class Accepted(msgspec.Struct, rename="camel"):
     order_id: int
 
 
-class Refused(msgspec.Struct):
+class ProblemDocument(msgspec.Struct):
     """A problem document: `reason` says why a change is refused, if it is refused for good."""
 
     reason: str | None = None
 
 
-class View(msgspec.Struct, rename="camel"):
+class OrderView(msgspec.Struct, rename="camel"):
     """An order as the API shows it."""
 
     id: int
@@ -96,12 +96,12 @@ class Journey:
         """Send a GET as this customer."""
         return self.client.send(name, "GET", path, expect=expect, headers=self.headers)
 
-    def look(self, name: str, purchase: Purchase, order_id: int) -> View | None:
+    def look(self, name: str, purchase: Purchase, order_id: int) -> OrderView | None:
         """Read the order of a purchase; None if there was no answer or the contents differ."""
         reply = self.get(name, f"/api/orders/{order_id}")
         if reply.status != 200:
             return None
-        view = reply.decode(View)
+        view = reply.decode(OrderView)
         if view.id == order_id and view.is_of(purchase):
             return view
         self.client.wrong(name, "not what was bought")
@@ -179,7 +179,7 @@ class Journey:
 
 def refusal(reply: Reply) -> str | None:
     """Return why a change was refused for good; None when it is worth asking again."""
-    return reply.decode(Refused).reason if reply.status == 409 else None
+    return reply.decode(ProblemDocument).reason if reply.status == 409 else None
 
 
 def _retry_after_s(reply: Reply) -> float:

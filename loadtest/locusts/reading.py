@@ -4,7 +4,7 @@ from typing import Final
 
 from gevent.lock import BoundedSemaphore
 
-from loadtest.locusts.journey import Journey, View
+from loadtest.locusts.journey import Journey, OrderView
 from loadtest.locusts.shopping import next_page
 
 HOT_CUSTOMER: Final = 7
@@ -47,7 +47,7 @@ def _walk_down(journey: Journey, customer: int) -> str:
     for _ in range(_DEPTH // _STRIDE):
         journey.headers = journey.as_staff()
         reply = journey.get("walk", path)
-        views = reply.decode(list[View])
+        views = reply.decode(list[OrderView])
         ids |= {view.id for view in views}
         path = next_page(str(reply.headers.get("Link", ""))) or ""
     if len(ids) != _DEPTH:
@@ -58,5 +58,5 @@ def _walk_down(journey: Journey, customer: int) -> str:
 
 def _page(journey: Journey, name: str, path: str) -> None:
     reply = journey.get(name, path)
-    if reply.status == 200 and len(reply.decode(list[View])) != _PAGE:
+    if reply.status == 200 and len(reply.decode(list[OrderView])) != _PAGE:
         journey.client.wrong(name, "not a full page")

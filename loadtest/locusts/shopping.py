@@ -1,6 +1,6 @@
 """Journeys of those who buy."""
 
-from loadtest.locusts.journey import Journey, View
+from loadtest.locusts.journey import Journey, OrderView
 from loadtest.purchase import Purchase
 
 # Whoever still waits then is told by mail how it ended; the books are checked after the run.
@@ -21,7 +21,7 @@ def shop(journey: Journey) -> None:
     journey.look("read", bought[0], bought[0].order_ids[0])
     path = f"/api/orders/user/{journey.user}?pageSize=20"
     reply = journey.get("list", path)
-    if reply.status == 200 and not _are(reply.decode(list[View]), bought):
+    if reply.status == 200 and not _are(reply.decode(list[OrderView]), bought):
         journey.client.wrong("list", "not what was bought")
     walked = walk(journey, f"/api/orders/user/{journey.user}?pageSize=2")
     if walked is not None and not _are(walked, bought):
@@ -38,14 +38,14 @@ def buy_and_leave(journey: Journey) -> None:
     _buy(journey, 0)
 
 
-def walk(journey: Journey, path: str | None) -> list[View] | None:
+def walk(journey: Journey, path: str | None) -> list[OrderView] | None:
     """Follow the cursor to the end of the list; None when a page was not given."""
-    views: list[View] = []
+    views: list[OrderView] = []
     while path:
         reply = journey.get("walk", path)
         if reply.status != 200:
             return None
-        views += reply.decode(list[View])
+        views += reply.decode(list[OrderView])
         path = next_page(reply.headers.get("Link", ""))
     return views
 
@@ -70,7 +70,7 @@ def _buy(journey: Journey, patience_s: float) -> Purchase:
         journey.settle(purchase)
 
 
-def _are(views: list[View], bought: list[Purchase]) -> bool:
+def _are(views: list[OrderView], bought: list[Purchase]) -> bool:
     """Tell whether a list shows each purchase, the newest first, and nothing else."""
     return len(views) == len(bought) and all(
         view.is_of(purchase) for view, purchase in zip(views, reversed(bought), strict=True)

@@ -8,7 +8,7 @@ from typing import Final, Self
 
 import requests
 
-from loadtest.invariants import Finding
+from loadtest.invariants import InvariantCheck
 from loadtest.purchase import Purchase
 from loadtest.repeating import Repeating
 from loadtest.settle import settle
@@ -47,7 +47,7 @@ class Customers:
         """How many orders were promised."""
         return sum(bool(purchase.order_ids) for purchase in self.purchases)
 
-    def books(self) -> list[Finding]:
+    def books(self) -> list[InvariantCheck]:
         """Wait until every order has ended; return what speaks against the service."""
         assert self._target.database is not None
         orders = InDatabase(self._target.database, self._run)

@@ -7,7 +7,7 @@ import pytest
 from load.evidence import CHARGED, MONEY, OVERPAID, STOCKED, UNITS, books, broken, order, purchase
 from loadtest.books import Payment, Reservation
 from loadtest.evidence import Evidence
-from loadtest.invariants import Finding, check
+from loadtest.invariants import InvariantCheck, check
 from loadtest.purchase import Cancellation
 
 
@@ -24,9 +24,9 @@ def test_a_run_in_which_all_is_well_breaks_nothing() -> None:
         books(order(1), declined, order(5)),
         {101: 2},
     )
-    assert check(evidence) == [Finding(finding.invariant, 0) for finding in check(evidence)], (
-        "an order whose 202 got lost on the way is no fault"
-    )
+    assert check(evidence) == [
+        InvariantCheck(finding.invariant, 0) for finding in check(evidence)
+    ], "an order whose 202 got lost on the way is no fault"
 
 
 def test_an_accepted_order_that_is_not_there_is_lost() -> None:

@@ -8,7 +8,7 @@ import msgspec
 from loadtest import catalogue
 from loadtest.baseline import Comparison
 from loadtest.faults import Event
-from loadtest.invariants import Finding
+from loadtest.invariants import InvariantCheck
 from loadtest.locusts.counting import Report, RequestCounts
 from loadtest.memory import MemoryReading
 from loadtest.report import junit, page, summary
@@ -34,7 +34,8 @@ def result(**more: object) -> RunResult:
             {"create.p99_ms": 12}, local=False,
         ),
         "findings": [
-            Finding("nothing <is> lost", 2, ("order 1 & 2",)), Finding("x", 0, checked=False),
+            InvariantCheck("nothing <is> lost", 2, ("order 1 & 2",)),
+            InvariantCheck("x", 0, checked=False),
         ],
         "figures": {
             f"{name}.{figure}": 12.0

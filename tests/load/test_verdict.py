@@ -1,10 +1,10 @@
 """Figures become checks, checks and findings become an exit code."""
 
-from loadtest.invariants import Finding
+from loadtest.invariants import InvariantCheck
 from loadtest.scenario import at_least, at_most, exactly
 from loadtest.verdict import ExitCode, check, decide, worst
 
-WELL, BROKEN = Finding("all is well", 0), Finding("all is well", 1, ("order 1",))
+WELL, BROKEN = InvariantCheck("all is well", 0), InvariantCheck("all is well", 1, ("order 1",))
 
 
 def test_everything_holding_is_0() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from loadtest.bench import peer
 from loadtest.bench.run import Scope, _peer
-from loadtest.bench.testbed import Plan, wanted
+from loadtest.bench.testbed import RunPlan, wanted
 
-SCOPE = Scope(("post", "worker"), Plan(1, 4, 1), 1, None, go=False)
+SCOPE = Scope(("post", "worker"), RunPlan(1, 4, 1), 1, None, go=False)
 
 
 def test_a_run_without_the_service_in_go_says_so_and_goes_on() -> None:
@@ -25,9 +25,9 @@ def test_a_machine_without_go_says_why_there_is_no_peer(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from loadtest.bench import peer\n"
         "from loadtest.bench.run import Scope, _peer\n"
-        "from loadtest.bench.testbed import Plan\n"
+        "from loadtest.bench.testbed import RunPlan\n"
         "peer._USUAL = Path('/nowhere')\n"
-        "print(_peer(Scope(('get',), Plan(1, 1, 1), 1, None), print), peer.version())\n"
+        "print(_peer(Scope(('get',), RunPlan(1, 1, 1), 1, None), print), peer.version())\n"
     )
     folders = f"{peer.FOLDER.parents[2]}:{peer.FOLDER.parents[2] / 'services'}"
     environment = {"PATH": "/nowhere", "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": folders}

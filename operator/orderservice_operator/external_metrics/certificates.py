@@ -24,7 +24,7 @@ _KEY_USES: Final = (
 )  # fmt: skip
 
 
-class Pair(msgspec.Struct, frozen=True):
+class CertificateAndKey(msgspec.Struct, frozen=True):
     """A certificate, its key, and the authorities to trust (newest first), all in PEM."""
 
     certificate: str
@@ -32,15 +32,15 @@ class Pair(msgspec.Struct, frozen=True):
     authorities: str
 
     def __repr__(self) -> str:
-        return "Pair(…)"  # a key belongs in no log
+        return "CertificateAndKey(…)"  # a key belongs in no log
 
 
 def issue(
     names: tuple[str, ...],
     now: dt.datetime,
-    previous: Pair | None = None,
+    previous: CertificateAndKey | None = None,
     lifetime: dt.timedelta = LIFETIME,
-) -> Pair:
+) -> CertificateAndKey:
     """Create an authority and a certificate for a server with these names."""
     window = (now - _CLOCKS_DIFFER, now + lifetime)
     authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
@@ -48,20 +48,20 @@ def issue(
     issuer = _name(f"orderservice-operator {now:%Y-%m-%dT%H:%M:%S.%fZ}")
     authority = _authority(issuer, authority_key, window)
     before = authorities_of(previous)[:1] if previous else []
-    return Pair(
+    return CertificateAndKey(
         certificate=_pem(_leaf(names, key, (authority, authority_key), window)),
         key=_key_pem(key),
         authorities="".join(_pem(certificate) for certificate in (authority, *before)),
     )
 
 
-def is_due(pair: Pair, names: tuple[str, ...], now: dt.datetime) -> bool:
+def is_due(pair: CertificateAndKey, names: tuple[str, ...], now: dt.datetime) -> bool:
     """Return whether to issue a new one: it expires soon, or is for other names."""
     certificate = x509.load_pem_x509_certificate(pair.certificate.encode())
     return certificate.not_valid_after_utc - now < _RENEW_BEFORE or names != _names(certificate)
 
 
-def is_sound(pair: Pair) -> bool:
+def is_sound(pair: CertificateAndKey) -> bool:
     """Return whether a pair is usable: somebody may have edited the Secret."""
     try:
         certificate = x509.load_pem_x509_certificate(pair.certificate.encode())
@@ -72,7 +72,7 @@ def is_sound(pair: Pair) -> bool:
     return key.public_key() == certificate.public_key()
 
 
-def authorities_of(pair: Pair) -> list[x509.Certificate]:
+def authorities_of(pair: CertificateAndKey) -> list[x509.Certificate]:
     """Return the authorities of a bundle."""
     return x509.load_pem_x509_certificates(pair.authorities.encode())
 

@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from orderservice_operator.external_metrics import front_proxy
-from orderservice_operator.external_metrics.certificates import Pair
+from orderservice_operator.external_metrics.certificates import CertificateAndKey
 from orderservice_operator.external_metrics.front_proxy import FrontProxy
 
 _BACKLOG: Final = 128
@@ -27,14 +27,14 @@ class Listener:
         self._place = (host, port)
         self._socket: socket.socket | None = None
         self._accepting: tuple[web.SockSite, socket.socket] | None = None
-        self._shown: tuple[Pair, FrontProxy] | None = None
+        self._shown: tuple[CertificateAndKey, FrontProxy] | None = None
 
     @property
     def listens(self) -> bool:
         """Return whether the server accepts connections."""
         return self._accepting is not None
 
-    async def show(self, pair: Pair, proxy: FrontProxy) -> bool:
+    async def show(self, pair: CertificateAndKey, proxy: FrontProxy) -> bool:
         """Use a certificate and an authority of callers from now on; return True if one is new."""
         if self._shown == (pair, proxy):
             return False
@@ -64,7 +64,7 @@ async def _end(site: web.SockSite, accepting: socket.socket) -> None:
     await site.stop()
 
 
-def _context(pair: Pair, proxy: FrontProxy) -> ssl.SSLContext:
+def _context(pair: CertificateAndKey, proxy: FrontProxy) -> ssl.SSLContext:
     """Pass the key to OpenSSL, which reads only files, in a file that is never on a disk."""
     descriptor = os.memfd_create("key")
     try:

@@ -7,7 +7,7 @@ from typing import Final
 from orderservice_operator.children import controller_revision
 from orderservice_operator.children.manifest import Manifest, Reference
 from orderservice_operator.orderctl.style import Style
-from orderservice_operator.orderctl.view import View
+from orderservice_operator.orderctl.view import ResourceView
 from orderservice_operator.resource.decoding import Invalid
 from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.resource.status import Condition
@@ -21,7 +21,7 @@ _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "m"))
 Cell = tuple[str, str]  # text, colour (or none)
 
 
-def screen(view: View, style: Style, now: datetime) -> str:
+def screen(view: ResourceView, style: Style, now: datetime) -> str:
     """Return the screen as text."""
     if isinstance(view.service, Invalid):
         return style(f"the resource cannot be read: {view.service.problem}", "red")
@@ -38,7 +38,7 @@ def screen(view: View, style: Style, now: datetime) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _head(view: View, service: OrderService, style: Style, now: datetime) -> str:
+def _head(view: ResourceView, service: OrderService, style: Style, now: datetime) -> str:
     metadata, status = service.metadata, service.status
     place = style(f"{metadata.namespace}/{metadata.name}", "bold")
     phase = style(status.phase, "bold", _PHASES.get(status.phase, "cyan"))
@@ -108,7 +108,7 @@ def _queues(service: OrderService) -> Iterator[Sequence[Cell]]:
             yield ((name, ""), (f"{queue.messages} messages", ""), dead)
 
 
-def _revisions(view: View, service: OrderService) -> Iterator[Sequence[Cell]]:
+def _revisions(view: ResourceView, service: OrderService) -> Iterator[Sequence[Cell]]:
     """Yield the revisions that can be requested, newest first."""
     for revision in revisions.history(view.children):
         runs = revision.name == service.status.revision
@@ -120,7 +120,7 @@ def _revisions(view: View, service: OrderService) -> Iterator[Sequence[Cell]]:
         )
 
 
-def _children(view: View) -> Iterator[Sequence[Cell]]:
+def _children(view: ResourceView) -> Iterator[Sequence[Cell]]:
     for child, body in sorted(
         view.children.items(), key=lambda entry: (entry[0].kind, entry[0].name)
     ):
@@ -152,7 +152,7 @@ def _job(status: Manifest) -> Cell:
     return "running", "yellow"
 
 
-def _events(view: View, now: datetime) -> Iterator[Sequence[Cell]]:
+def _events(view: ResourceView, now: datetime) -> Iterator[Sequence[Cell]]:
     for event in view.events:
         warning = event.get("type") == "Warning"
         at = event.get("lastTimestamp") or event["metadata"]["creationTimestamp"]

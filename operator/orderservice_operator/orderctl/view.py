@@ -15,7 +15,7 @@ from orderservice_operator.resource.spec import KIND, OrderService
 _EVENTS: Final = 8
 
 
-class View(msgspec.Struct, frozen=True):
+class ResourceView(msgspec.Struct, frozen=True):
     """One OrderService, its children, and its last events (newest first)."""
 
     service: OrderService | Invalid
@@ -24,11 +24,13 @@ class View(msgspec.Struct, frozen=True):
     events: tuple[Manifest, ...]
 
 
-async def view(cluster: Cluster, name: str) -> View:
+async def view(cluster: Cluster, name: str) -> ResourceView:
     """Read the view. Raises OperatorError if there is no such OrderService."""
     body, kinds = await asyncio.gather(cluster.service(name), cluster.kinds())
     children, events = await asyncio.gather(cluster.children(name, kinds), _events(cluster, body))
-    return View(decode(body), body["metadata"]["creationTimestamp"], children, tuple(events))
+    return ResourceView(
+        decode(body), body["metadata"]["creationTimestamp"], children, tuple(events)
+    )
 
 
 async def _events(cluster: Cluster, body: Manifest) -> list[Manifest]:
