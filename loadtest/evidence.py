@@ -24,7 +24,7 @@ class Evidence(msgspec.Struct, frozen=True):
         return [orders[order_id] for order_id in purchase.order_ids if order_id in orders]
 
     def is_known(self, order_id: int) -> bool:
-        """Tell whether an order is the run's, as far as that can be seen.
+        """Return whether an order is the run's, as far as that can be seen.
 
         Where others buy too, an order that the books do not know is one of theirs.
         """

@@ -25,7 +25,7 @@ class InvariantCheck(msgspec.Struct, frozen=True):
 
     @property
     def holds(self) -> bool:
-        """Tell whether no violation was found."""
+        """Whether no violation was found."""
         return self.broken == 0
 
 

@@ -47,7 +47,7 @@ class RunResult(msgspec.Struct, kw_only=True):
 
     @property
     def passed(self) -> bool:
-        """Tell whether every threshold and invariant holds."""
+        """Whether every threshold and invariant holds."""
         return self.verdict is ExitCode.PASSED
 
 

@@ -40,7 +40,7 @@ def settle(
 
 
 def mendable(finding: InvariantCheck) -> bool:
-    """Tell whether waiting may help: only the ledgers lag behind an order's end."""
+    """Return whether waiting may help: only the ledgers lag behind an order's end."""
     return not finding.holds and finding.invariant in IN_LEDGERS
 
 

@@ -106,7 +106,7 @@ class Database:
         return self._count(b"SELECT count(*) FROM orders WHERE id > %s", (order_id,))
 
     def all_settled(self, first: int, last: int) -> bool:
-        """Tell whether the worker has brought orders of a span of ids to their very end.
+        """Return whether the worker has brought orders of a span of ids to their very end.
 
         From the end: while work is under way, the newest order says so.
         """
@@ -123,7 +123,7 @@ class Database:
             self._connection.execute(b"SELECT pg_notify('outbox', '')")
 
     def has_none_waiting(self, user: int) -> bool:
-        """Tell whether all orders of a customer have ended."""
+        """Return whether all orders of a customer have ended."""
         query = (
             b"SELECT count(*) FROM orders"
             b" WHERE user_id = %s AND status IN ('Pending', 'Reserved', 'Charging')"
@@ -146,7 +146,7 @@ class Database:
             self._connection.execute(b"SELECT pg_notify('outbox', '')")
 
     def outbox_is_empty(self) -> bool:
-        """Tell whether all messages were relayed."""
+        """Return whether all messages were relayed."""
         return self._count(b"SELECT count(*) FROM (SELECT FROM outbox LIMIT 1) AS one", ()) == 0
 
     def _count(self, query: bytes, values: tuple[int, ...]) -> int:

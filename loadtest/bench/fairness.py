@@ -184,7 +184,7 @@ def _completed_s(database: Database, orders: int) -> float:
 
 
 def _sees_a_worker(testbed: Testbed) -> bool:
-    """Tell whether the relay knows that somebody consumes, which it asks the broker."""
+    """Return whether the relay knows that somebody consumes, which it asks the broker."""
     return _relay_gauge(testbed, f'messaging_queue_consumers{{queue="{PROCESSING}"}}') == 1
 
 

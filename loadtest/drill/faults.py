@@ -213,7 +213,7 @@ def crash_loop(stack: Stack) -> None:
 
 
 def restarted(stack: Stack, before: float) -> bool:
-    """Tell whether a new notifier process answers."""
+    """Return whether a new notifier process answers."""
     return started_at(stack) not in {0.0, before}
 
 

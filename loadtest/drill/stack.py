@@ -92,7 +92,7 @@ class Stack:
         )  # fmt: skip
 
     def whole(self) -> bool:
-        """Whether every component is ready."""
+        """Return whether every component is ready."""
         return self.devstack("status").returncode == 0
 
     def request(

@@ -41,7 +41,7 @@ def made_for(run: Context) -> list[type[FastHttpUser]]:
 
 
 def _is_stopping(user: Any) -> bool:
-    """Tell whether Locust waits for this user to come to an end."""
+    """Return whether Locust waits for this user to come to an end."""
     return bool(user._state == LOCUST_STATE_STOPPING)  # noqa: SLF001 nothing public says it
 
 

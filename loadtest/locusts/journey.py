@@ -56,7 +56,7 @@ class OrderView(msgspec.Struct, rename="camel"):
     refunded: Decimal | None = None
 
     def is_of(self, purchase: Purchase) -> bool:
-        """Tell whether the order matches a purchase: owner, product, quantity and total."""
+        """Return whether the order matches a purchase: owner, product, quantity and total."""
         content = self.user_id, self.product_id, self.quantity, self.total
         bought = purchase.user, purchase.product, purchase.quantity, purchase.total
         return self.id in purchase.order_ids and content == bought

@@ -63,7 +63,7 @@ def _arrive(journey: Journey, rate: float, until: float) -> None:
 
 
 def _offer(journey: Journey) -> bool:
-    """Send a purchase once; tell whether it was accepted."""
+    """Send a purchase once; return whether it was accepted."""
     purchase = journey.purchase()
     try:
         reply = journey.post("create", purchase, (202, _SHED), names={_SHED: "shed"})

@@ -71,7 +71,7 @@ def _buy(journey: Journey, patience_s: float) -> Purchase:
 
 
 def _are(views: list[OrderView], bought: list[Purchase]) -> bool:
-    """Tell whether a list shows each purchase, the newest first, and nothing else."""
+    """Return whether a list shows each purchase, the newest first, and nothing else."""
     return len(views) == len(bought) and all(
         view.is_of(purchase) for view, purchase in zip(views, reversed(bought), strict=True)
     )

@@ -22,7 +22,7 @@ class Stock:
         await self._session.close()
 
     async def insufficient(self, product_id: int, quantity: int) -> bool:
-        """Tell whether the stock is known to be too small; False if it is unknown."""
+        """Return whether the stock is known to be too small; False if it is unknown."""
         until_s, available = self._known.get(product_id, (0.0, None))
         if time.monotonic() >= until_s:
             available = await self._ask(product_id)

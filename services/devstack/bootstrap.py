@@ -256,7 +256,7 @@ def run(argv: list[str], *, environment: dict[str, str] | None = None, advice: s
 
 
 def succeeds(argv: list[str]) -> bool:
-    """Run a command and tell whether it succeeded."""
+    """Run a command and return whether it succeeded."""
     process = subprocess.run(
         argv, capture_output=True, check=False, env=variables(), cwd=REPOSITORY
     )

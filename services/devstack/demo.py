@@ -67,12 +67,12 @@ class Order:
 
     @property
     def accepted(self) -> bool:
-        """Return whether the API answered 202."""
+        """Whether the API answered 202."""
         return self.order_id != ""
 
     @property
     def ended(self) -> bool:
-        """Return whether the order has reached its end."""
+        """Whether the order has reached its end."""
         return self.status in TERMINAL or self.status == "refused"
 
 

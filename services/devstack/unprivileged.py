@@ -89,7 +89,7 @@ def first_existing(path: Path) -> Path:
 
 
 def succeeds(argv: tuple[str, ...]) -> bool:
-    """Run a short command and tell whether it exits with 0."""
+    """Run a short command and return whether it exits with 0."""
     try:
         return subprocess.run(argv, capture_output=True, timeout=10, check=False).returncode == 0
     except OSError:

@@ -46,7 +46,7 @@ def wait_until_rolled_out(api: Api, operator: OperatorProcess, namespace: str) -
 
 
 def recorded(api: Api, namespace: str) -> bool:
-    """Tell whether the operator has written down what it rolled out: the last thing it does."""
+    """Return whether the operator has written down what it rolled out: the last thing it does."""
     owners = [
         owner["kind"]
         for revision in api.list("apps/v1", "controllerrevisions", namespace)

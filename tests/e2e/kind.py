@@ -25,7 +25,7 @@ _ADDRESS: Final = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
 
 
 def possible() -> bool:
-    """Tell whether a Docker engine answers."""
+    """Return whether a Docker engine answers."""
     try:
         return shutil.which("docker") is not None and bool(run("docker", "info"))
     except Failed:

@@ -116,21 +116,21 @@ class Shop:
         return answer.status_code != 429
 
     def rolled_out(self) -> bool:
-        """Tell whether the service is ready and every Deployment has the pods it wants, ready."""
+        """Return whether the service is ready and every Deployment has the pods it wants, ready."""
         return self.ready() and all(
             _complete(deployment)
             for deployment in self.api.list("apps/v1", "deployments", self.namespace)
         )
 
     def replaced(self, before: set[str], *components: str) -> bool:
-        """Tell whether other pods do the work now: a Deployment's own counts come late."""
+        """Return whether other pods do the work now: a Deployment's own counts come late."""
         pods = {component: self.pods(component) for component in components}
         ready = all(current and all(map(_well, current)) for current in pods.values())
         names = {pod["metadata"]["name"] for current in pods.values() for pod in current}
         return ready and not before & names and self.rolled_out()
 
     def settled(self, nodes: set[str], *components: str) -> bool:
-        """Tell whether processes do their work on just these nodes."""
+        """Return whether processes do their work on just these nodes."""
         pods = [pod for component in components for pod in self.pods(component)]
         return self.rolled_out() and {pod["spec"].get("nodeName") for pod in pods} == nodes
 
@@ -143,7 +143,7 @@ class Shop:
         return int(self.deployment(process)["spec"]["replicas"])
 
     def ready(self) -> bool:
-        """Tell whether the operator says so of the resource as it is now."""
+        """Return whether the operator says so of the resource as it is now."""
         resource = self.api.get(RESOURCE, "orderservices", self.namespace, RELEASE)
         status = resource.get("status", {})
         conditions = {
@@ -196,7 +196,7 @@ class Shop:
         )
 
     def jobs_over(self, *components: str) -> bool:
-        """Tell whether the Jobs of components have ended, well or not."""
+        """Return whether the Jobs of components have ended, well or not."""
         conditions = [
             self._job(component).get("status", {}).get("conditions", []) for component in components
         ]

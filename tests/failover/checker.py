@@ -50,7 +50,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     @property
     def holds(self) -> bool:
-        """Tell whether nothing was wrong."""
+        """Whether nothing was wrong."""
         return not self.violations
 
 
@@ -91,7 +91,7 @@ class Record:
         return first
 
     def during_fault(self, subject: str, moment_s: float, margin_s: float) -> bool:
-        """Tell whether a fault of a subject was in force at, or shortly before, a moment."""
+        """Return whether a fault of a subject was in force at, or shortly before, a moment."""
         return any(
             fault.began_s - margin_s <= moment_s <= (fault.ended_s or moment_s) + margin_s
             for fault in self.faults

@@ -234,5 +234,5 @@ class Crowd:
         }
 
     def all_wrote_since(self, moment_s: float) -> bool:
-        """Tell whether every client has had an order accepted after a moment."""
+        """Return whether every client has had an order accepted after a moment."""
         return len(self.writers_since(moment_s)) == len(self.customers)

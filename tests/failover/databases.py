@@ -95,7 +95,7 @@ class Databases:
             self._follow(node)
 
     def whole(self) -> bool:
-        """Tell whether every standby streams from the leader."""
+        """Return whether every standby streams from the leader."""
         query = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
         return self.leader.scalar(query) == len(self.standbys)
 

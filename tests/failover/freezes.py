@@ -58,7 +58,7 @@ class Outcome:
 
     @property
     def survives(self) -> bool:
-        """Tell whether the work went on elsewhere in time, or a restart would have come."""
+        """Whether the work went on elsewhere in time, or a restart would have come."""
         on = self.goes_on_s is not None and self.goes_on_s <= GOES_ON_WITHIN_S and not self.late
         fails = self.probe_fails_s is not None and self.probe_fails_s <= PROBE_FAILS_WITHIN_S
         return on or fails

@@ -20,7 +20,7 @@ class Service:
     port: int
 
     def answers(self, path: str, timeout_s: float = 2.0) -> bool:
-        """Tell whether its admin port answers a path with 200."""
+        """Return whether its admin port answers a path with 200."""
         return self.get(path, timeout_s)[0] == 200
 
     def get(self, path: str, timeout_s: float = 2.0) -> tuple[int, str]:
@@ -35,7 +35,7 @@ class Service:
 
 
 def http_answers(port: int, path: str, timeout_s: float = 2.0) -> bool:
-    """Tell whether a port of this machine answers a path with 200."""
+    """Return whether a port of this machine answers a path with 200."""
     return http_get(port, path, timeout_s)[0] == 200
 
 

@@ -325,7 +325,7 @@ def started(
 
 
 def busy() -> bool:
-    """Tell whether others kept the machine busy: a run's own load is below 4 a core."""
+    """Return whether others kept the machine busy: a run's own load is below 4 a core."""
     return os.getloadavg()[2] > _BUSY_PER_CORE * (os.cpu_count() or 1)
 
 

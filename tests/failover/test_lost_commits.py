@@ -39,7 +39,7 @@ def accepted(on: Stack, history: History) -> list[Accepted]:
 
 
 def caught_up(on: Stack) -> bool:
-    """Tell whether the standby has replayed everything."""
+    """Return whether the standby has replayed everything."""
     query = "SELECT bool_and(replay_lsn = pg_current_wal_lsn()) FROM pg_stat_replication"
     return on.databases.leader.scalar(query) is True
 

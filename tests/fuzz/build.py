@@ -80,6 +80,6 @@ def _wait_for(server: Running) -> None:
 
 
 def _listens(path: Path) -> bool:
-    """Tell whether a connection is accepted; the file is there a moment earlier."""
+    """Return whether a connection is accepted; the file is there a moment earlier."""
     with socket.socket(socket.AF_UNIX) as connection:
         return connection.connect_ex(str(path)) == 0

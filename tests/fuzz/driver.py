@@ -99,7 +99,7 @@ def _difference(actual: list[Any], expected: list[Any]) -> str:
 
 
 def _too_long(case: Input) -> bool:
-    """Tell whether a field is beyond the server's 8 KiB, or there are more than 128 of them."""
+    """Return whether a field is beyond the server's 8 KiB, or there are more than 128 of them."""
     return any(
         len(value) > 8192 or len(e["fields"]) > 128
         for e in case.expected or ()

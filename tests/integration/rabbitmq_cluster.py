@@ -65,7 +65,7 @@ class Cluster:
         return f"amqp://{rabbitmq.USER}:{self.nodes[0].broker.password}@{hosts}/%2F"
 
     def complete(self, queue: str) -> bool:
-        """Tell whether every node runs and has its replica of a queue up."""
+        """Return whether every node runs and has its replica of a queue up."""
         for node in self.nodes:
             try:
                 status = requests.get(

@@ -159,7 +159,7 @@ def _comm(pid: int) -> str:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether the process exists and is no zombie."""
+    """Return whether the process exists and is no zombie."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False

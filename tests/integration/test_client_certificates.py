@@ -186,7 +186,7 @@ def test_a_refused_certificate_says_what_to_do(
 
 
 def words(error: Exception, *expected: str) -> bool:
-    """Tell whether an error has some of the words: TLS 1.2 has none for an absence."""
+    """Return whether an error has some of the words: TLS 1.2 has none for an absence."""
     assert any(text in str(error) for text in expected), str(error)
     return True
 

@@ -176,7 +176,7 @@ def test_clients_that_take_every_connection_do_not_have_the_gateway_started_agai
 
 
 def _is_full(address: tuple[str, int]) -> bool:
-    """Tell whether some of eight new connections are not served."""
+    """Return whether some of eight new connections are not served."""
     return not all(_is_served(address) for _ in range(8))
 
 

@@ -176,7 +176,7 @@ def test_a_frozen_node_is_left_alone_and_takes_part_again(
 
 
 def listens(node: Node) -> bool:
-    """Tell whether a node takes part: one that paused itself closes its ports."""
+    """Return whether a node takes part: one that paused itself closes its ports."""
     try:
         return speaks_amqp(node.broker.amqp_port)
     except OSError:

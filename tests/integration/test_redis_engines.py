@@ -161,7 +161,7 @@ def test_a_demoted_primary_of_a_cluster_is_not_listened_to(
 
 
 def listens_to(process: Process, ports: set[int]) -> bool:
-    """Tell whether L1 is trusted, by what these servers tell."""
+    """Return whether L1 is trusted, by what these servers tell."""
     assert process.cache._tracker is not None
     connections = process.cache._tracker._connections
     peers = {connection._socket.getpeername()[1] for connection in connections}
@@ -169,7 +169,7 @@ def listens_to(process: Process, ports: set[int]) -> bool:
 
 
 def works(process: Process) -> bool:
-    """Tell whether Redis serves, on every node, and L1 is trusted."""
+    """Return whether Redis serves, on every node, and L1 is trusted."""
     try:
         process.redis.run(*[("SET", f"orders:try:{number}", 1) for number in range(20)])
     except RedisDown:
@@ -252,7 +252,7 @@ def in_cluster(cluster: Cluster, tmp_path: Path, database: Database) -> Iterator
 
 
 def uses_redis(api: Api) -> bool:
-    """Tell whether a request is counted by the shared limit, and not by the process alone."""
+    """Return whether a request is counted by the shared limit, and not by the process alone."""
     allowed = 'ratelimit_decisions_total{decision="allowed",policy="default"}'
     alone = 'ratelimit_decisions_total{decision="fallback_allowed",policy="default"}'
     before = api.metric(allowed), api.metric(alone)

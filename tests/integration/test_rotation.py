@@ -314,7 +314,7 @@ class Guarded:
         return self.issuer.token(user, SCOPES, key)
 
     def accepts(self, key: str) -> bool:
-        """Tell whether a token is believed that was signed with this key."""
+        """Return whether a token is believed that was signed with this key."""
         with self.balancer.api() as api:
             url, user = f"{api.url}/api/orders/user/1", 1
             return requests.get(url, headers=self.login(key, user), timeout=120).ok

@@ -86,7 +86,7 @@ def test_what_nobody_waits_for_is_not_worked_on(api: Served) -> None:
 
 
 def _is_read(connection: socket.socket) -> bool:
-    """Tell whether the api has read what was sent."""
+    """Return whether the api has read what was sent."""
     unread = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, b"\0" * 4)
     return bool(struct.unpack("i", unread)[0] == 0)
 
@@ -142,7 +142,7 @@ def _allocated(program: Program) -> int:
 
 
 def _are_idle(program: Program) -> bool:
-    """Tell whether nginx's master and its two workers all wait for something to do."""
+    """Return whether nginx's master and its two workers all wait for something to do."""
     stats = [Path(f"/proc/{pid}/stat").read_text() for pid in _processes(program)]
     return [stat.rpartition(")")[2].split()[0] for stat in stats] == ["S"] * 3
 

@@ -76,13 +76,13 @@ class Sentinels(Set):
         return self.primary_among(self.servers)
 
     def is_in_step(self) -> bool:
-        """Tell whether the replica follows and every Sentinel would promote it."""
+        """Return whether the replica follows and every Sentinel would promote it."""
         with self.client(self.primary) as client:
             state: dict[str, Any] = dict(client.execute_command("INFO", "replication"))
         return state["connected_slaves"] == 1 and self.is_watched()
 
     def is_watched(self) -> bool:
-        """Tell whether every Sentinel knows the replica and the other Sentinels."""
+        """Return whether every Sentinel knows the replica and the other Sentinels."""
         states = [self.client(port).sentinel_master(SERVICE) for port in self.sentinels]
         return all(
             isinstance(state, dict)
@@ -161,12 +161,12 @@ class Cluster(Set):
         return port
 
     def knows(self, nodes: int) -> bool:
-        """Tell whether every node that runs knows so many, and what each of them is."""
+        """Return whether every node that runs knows so many, and what each of them is."""
         lists = [self.command(port, "CLUSTER", "NODES") for port in (*self.primaries, self.replica)]
         return all(known.count(b"\n") == nodes and b"handshake" not in known for known in lists)
 
     def is_whole(self) -> bool:
-        """Tell whether all nodes say that the cluster works and the replica is in step."""
+        """Return whether all nodes say that the cluster works and the replica is in step."""
         states = [self.command(port, "CLUSTER", "INFO") for port in self.primaries]
         with self.client(self.replica) as client:
             in_step = client.info("replication").get("master_link_status") == "up"

@@ -83,11 +83,11 @@ class Api:
         return items
 
     def exists(self, version: str, plural: str, namespace: str, name: str) -> bool:
-        """Tell whether an object is there."""
+        """Return whether an object is there."""
         return self.session.get(self.url + self.path(version, plural, namespace, name)).ok
 
     def knows(self, version: str, plural: str) -> bool:
-        """Tell whether the API server says that it has a kind."""
+        """Return whether the API server says that it has a kind."""
         answer = self.session.get(f"{self.url}/apis/{version}")
         return answer.ok and any(
             resource["name"] == plural for resource in answer.json()["resources"]

@@ -62,7 +62,7 @@ def visible_in_time(record: TortureRecord, counter: Counter[str]) -> Iterator[Vi
 
 
 def _excused(record: TortureRecord, entry: Entry) -> bool:
-    """Tell whether a read may show an older version: Redis was out, or its writer died."""
+    """Return whether a read may show an older version: Redis was out, or its writer died."""
     newer = _newer(record, entry)
     return int(entry.sent_s) in record.redis_out or any(record.untold(step) for step in newer)
 

@@ -55,7 +55,7 @@ class Finding(msgspec.Struct, frozen=True):
 
     @property
     def right(self) -> bool:
-        """Tell whether a mutant was found, or nothing in the unchanged code."""
+        """Whether a mutant was found, or nothing in the unchanged code."""
         return not self.failure and bool(self.checks) != (self.mutant == UNCHANGED)
 
 

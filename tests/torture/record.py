@@ -172,7 +172,7 @@ class TortureRecord(Record):
         return sums
 
     def untold(self, step: Moved) -> bool:
-        """Tell whether the writer of a transition may have died before Redis had it.
+        """Return whether the writer of a transition may have died before Redis had it.
 
         The old entry lives on until it expires, which is minutes for an order that had ended (see
         orders.cache.orders). What a writer could not write in time waits in its memory.
@@ -193,7 +193,7 @@ class TortureRecord(Record):
         return seconds
 
     def alone(self, fault: Fault) -> bool:
-        """Tell whether nothing else was wrong during a fault; another may have taken too long."""
+        """Return whether nothing else was wrong during a fault; another may have taken too long."""
         return not any(
             other is not fault
             and other.began_s < fault.ended_s
@@ -228,7 +228,7 @@ def _span(fault: Fault) -> tuple[float, float]:
 
 
 def _waits(fault: Fault) -> bool:
-    """Tell whether a fault lets processes wait at failpoints."""
+    """Return whether a fault lets processes wait at failpoints."""
     return fault.kind == "dawdle" or (fault.kind == "failpoint" and fault.note.endswith(SLEEP))
 
 

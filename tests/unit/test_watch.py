@@ -38,7 +38,7 @@ def test_the_slowest_thread_counts_and_a_step_is_its_own() -> None:
 
 
 def gets_on(state: ProcessState) -> bool:
-    """Tell whether a step is noticed, unless it was too long ago when it was looked for."""
+    """Return whether a step is noticed, unless it was too long ago when it was looked for."""
     for _ in range(1000):
         step()
         with suppress(LivenessFailed):

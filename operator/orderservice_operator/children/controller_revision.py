@@ -86,7 +86,7 @@ def with_spec_of(service: OrderService, data: Manifest) -> OrderService:
 
 
 def _is_open(spec: Spec) -> bool:
-    """Tell whether the api is exposed without tokens and without `exposeWithoutAuth`."""
+    """Return whether the api is exposed without tokens and without `exposeWithoutAuth`."""
     outside = spec.api.ingress or spec.api.http_route or spec.api.service.type != "ClusterIP"
     return bool(outside) and spec.auth.mode == "off" and not spec.auth.expose_without_auth
 

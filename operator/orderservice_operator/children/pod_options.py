@@ -53,7 +53,7 @@ def of_process(service: OrderService, component: str) -> PodTemplate:
 
 
 def are_passed_on(service: OrderService) -> bool:
-    """Tell whether pods have parts that only the API server can check."""
+    """Return whether pods have parts that only the API server can check."""
     spec = service.spec
     sections = (spec.api, spec.relay, spec.worker, spec.notifier)
     templates = [spec.pod_template, *(section.pod_template for section in sections)]

@@ -32,7 +32,7 @@ def choose(service: OrderService, context: Context) -> Choice:
 
 
 def needs_operator(service: OrderService, kinds: frozenset[str]) -> bool:
-    """Tell whether a resource would use the operator's external metrics if they were served."""
+    """Return whether a resource would use the operator's external metrics if they were served."""
     managed = service.spec.mode == "Manage" and not service.metadata.deletion_timestamp
     ours = MetricsApi("operator", can_serve=True)
     return managed and choose(service, Context(kinds, metrics=ours)).provider == "Builtin"

@@ -48,7 +48,7 @@ class Credentials:
         return self._info.as_http_headers()
 
     def renewed(self, refused: dict[str, str]) -> bool:
-        """Read the credentials again; tell whether they differ from the refused ones."""
+        """Read the credentials again; return whether they differ from the refused ones."""
         self._info, self._read_at = self._read(), time.monotonic()
         return self._info.as_http_headers() != refused
 

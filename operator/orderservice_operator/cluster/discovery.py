@@ -39,7 +39,7 @@ class Discovery:
                 _log.warning("discovery.failed", error=str(error))
 
     async def refresh(self) -> bool:
-        """Check once; tell whether a kind appeared or disappeared."""
+        """Check once; return whether a kind appeared or disappeared."""
         versions = {kind.api_version for kind in OPTIONAL}
         served = {version: await self._served(version) for version in versions}
         watched = {kind for kind in OPTIONAL if kind.name in served[kind.api_version]}

@@ -39,7 +39,7 @@ def scope_of(lease: Manifest) -> str:
 
 
 def covers(scope: str, namespace: str) -> bool:
-    """Tell whether a scope includes a namespace."""
+    """Return whether a scope includes a namespace."""
     return not scope or namespace in scope.split(",")
 
 
@@ -93,7 +93,7 @@ class Lease:
             _log.warning("lease.failed", error=str(error))
 
     async def _renew(self) -> bool:
-        """Wait, then renew with as many tries as needed; tell whether we still hold it."""
+        """Wait, then renew with as many tries as needed; return whether we still hold it."""
         while True:
             await asyncio.sleep(_LOOK_S)
             try:

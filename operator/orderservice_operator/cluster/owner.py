@@ -37,7 +37,7 @@ class Owner:
         ]
 
     def owns(self, manifest: Manifest) -> bool:
-        """Tell whether it owns an object."""
+        """Return whether it owns an object."""
         owners = manifest["metadata"].get("ownerReferences") or []
         uids = {reference["uid"] for reference in self._references}
         return any(owner.get("uid") in uids for owner in owners)

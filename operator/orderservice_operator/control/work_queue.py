@@ -33,7 +33,7 @@ class WorkQueue:
 
     @property
     def idle(self) -> bool:
-        """Return whether nothing waits and nothing is in reconciliation."""
+        """Whether nothing waits and nothing is in reconciliation."""
         return not self._waiting and not self._working
 
     def add(self, key: Key) -> None:

@@ -31,7 +31,7 @@ class Listener:
 
     @property
     def listens(self) -> bool:
-        """Return whether the server accepts connections."""
+        """Whether the server accepts connections."""
         return self._accepting is not None
 
     async def show(self, pair: CertificateAndKey, proxy: FrontProxy) -> bool:

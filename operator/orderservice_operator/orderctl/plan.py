@@ -35,7 +35,7 @@ class Forecast(msgspec.Struct, frozen=True):
 
     @property
     def refused(self) -> bool:
-        """Return whether the API server would refuse a part of it."""
+        """Whether the API server would refuse a part of it."""
         return any(change.refused for change in self.changes)
 
 

@@ -115,7 +115,7 @@ class TopologyReconciler:
         ]
 
     def all_compared(self, service: OrderService) -> bool:
-        """Tell whether all possible sharers were checked: right after a start they are not."""
+        """Return whether all possible sharers were checked: right after a start they are not."""
         vhost = service.spec.messaging.vhost
         return all(
             _key(other) in self._reports

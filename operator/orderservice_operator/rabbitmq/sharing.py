@@ -21,7 +21,7 @@ class Claim(msgspec.Struct, frozen=True, order=True):
 
 
 def claims(service: OrderService) -> bool:
-    """Tell whether a resource writes to its broker; a paused one keeps its claim."""
+    """Return whether a resource writes to its broker; a paused one keeps its claim."""
     return (
         service.spec.messaging.management_url is not None
         and service.spec.mode == "Manage"

@@ -82,7 +82,7 @@ def _in_object(desired: Manifest, live: Manifest, path: str) -> str | None:
 
 
 def _has_more(name: str, desired: Any, live: Any) -> bool:
-    """Tell whether somebody added to a list that only we write."""
+    """Return whether somebody added to a list that only we write."""
     if name in _WHOLE and isinstance(live, dict):
         return bool(live.keys() != desired.keys())
     if name in _EXACT:
@@ -102,7 +102,7 @@ def _in_list(desired: list[Any], live: list[Any], path: str) -> str | None:
 
 
 def _tells_apart(key: str, items: list[Any]) -> bool:
-    """Tell whether the member is unique here: KEDA's references may name a Secret twice."""
+    """Return whether the member is unique here: KEDA's references may name a Secret twice."""
     if not all(isinstance(item, dict) and key in item for item in items):
         return False
     return len({item[key] for item in items}) == len(items)

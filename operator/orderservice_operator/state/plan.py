@@ -80,7 +80,7 @@ def _write(manifest: Manifest, live: Manifest | None) -> Write | None:
 
 
 def _is_ours(live: Manifest) -> bool:
-    """Tell whether we created it: people copy labels, and KEDA copies them to its autoscalers.
+    """Return whether we created it: people copy labels, and KEDA copies them to its autoscalers.
 
     The owner's uid does not matter: a recreated resource has the children of the previous one.
     """

@@ -34,7 +34,7 @@ class Rabbit:
         return answer.json() if answer.content else None
 
     def has(self, place: str) -> bool:
-        """Tell whether something is there."""
+        """Return whether something is there."""
         return self.session.get(f"{self.url}/api/{place}", timeout=30).ok
 
     def address(self, vhost: str, password: str = PASSWORD) -> Address:

@@ -26,7 +26,7 @@ class Counters:
         self._session.trust_env = False
 
     def is_ready(self) -> bool:
-        """Tell whether it has seen the whole cluster."""
+        """Return whether it has seen the whole cluster."""
         try:
             return self._session.get(f"{self._root}/readyz", timeout=30).ok
         except OSError:
@@ -99,7 +99,7 @@ def wait_until(true: Callable[[], bool], within_s: float = 180) -> float:
 
 
 def all_have(api: Api, namespace: str, count: int, phase: str) -> bool:
-    """Tell whether there are so many resources, all in a phase."""
+    """Return whether there are so many resources, all in a phase."""
     resources: list[Any] = api.list(*SERVICES, namespace)
     return len(resources) == count and all(
         resource.get("status", {}).get("phase") == phase for resource in resources

@@ -78,7 +78,7 @@ def behind(
 
 @pytest.fixture
 def is_ready(api: Api, namespace: str) -> Ready:
-    """Tell whether a resource of the test's namespace is ready."""
+    """Return whether a resource of the test's namespace is ready."""
 
     def ask(name: str = "minimal") -> bool:
         status = api.get(*SERVICES, namespace, name).get("status", {})

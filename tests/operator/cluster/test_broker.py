@@ -379,7 +379,7 @@ def test_a_message_that_comes_late_is_not_deleted_with_its_queue(
 
 
 def _has_messages(rabbit: Rabbit, inside: str, count: int) -> bool:
-    """Tell whether a queue has so many messages, once its numbers are up to date."""
+    """Return whether a queue has so many messages, once its numbers are up to date."""
     for _ in range(30):
         queue = rabbit.call("GET", f"queues/{inside}/order-processing")
         if queue.get("messages", 0) >= count:
@@ -567,7 +567,7 @@ def provisioned(api: Api, rabbit: Rabbit, namespace: str, example: Example) -> I
 
 
 def _consumes(url: str) -> bool:
-    """Tell whether a user may publish, and take from a queue of its own, by AMQP."""
+    """Return whether a user may publish, and take from a queue of its own, by AMQP."""
     try:
         connection = pika.BlockingConnection(pika.URLParameters(url))
     except pika.exceptions.AMQPError:

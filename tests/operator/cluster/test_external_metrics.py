@@ -135,7 +135,7 @@ class Shop:
         return self._example(messaging=messaging, worker={"replicas": 3, "autoscaling": section})
 
     def bound(self) -> bool:
-        """Tell whether what is published gets into the queue."""
+        """Return whether what is published gets into the queue."""
         bindings = self.rabbit.call("GET", f"queues/{self.vhost}/{QUEUE}/bindings")
         return "order.created.v1" in {binding["routing_key"] for binding in bindings}
 
@@ -173,7 +173,7 @@ class Shop:
         return str(autoscaler["metadata"]["annotations"]["orders.platform.dev/metrics-provider"])
 
     def ready(self) -> bool:
-        """Tell whether all pods are what is to run."""
+        """Return whether all pods are what is to run."""
         revisions = self.api.list("apps/v1", "controllerrevisions", self.namespace)
         return any(revision["metadata"]["name"].startswith("minimal-") for revision in revisions)
 
@@ -338,7 +338,7 @@ def test_every_replica_serves_the_same(
 
 
 def listening(port: int) -> bool:
-    """Tell whether somebody listens."""
+    """Return whether somebody listens."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -393,7 +393,7 @@ def test_what_nobody_needs_is_not_registered(served: Shop) -> None:
 
 
 def registered(api: Api) -> bool:
-    """Tell whether anybody serves external metrics."""
+    """Return whether anybody serves external metrics."""
     return api.exists(*API_SERVICES, "", registration.NAME)
 
 

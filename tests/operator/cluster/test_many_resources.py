@@ -58,7 +58,7 @@ def test_after_a_burst_in_many_namespaces_nothing_is_written_not_even_after_a_cr
 
 
 def _nothing_is_written(counters: crowd.Counters) -> bool:
-    """Tell whether four seconds pass without a write."""
+    """Return whether four seconds pass without a write."""
     before = counters.writes()
     time.sleep(4)
     return counters.writes() == before

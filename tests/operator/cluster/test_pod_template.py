@@ -116,7 +116,7 @@ def _templates(api: Api, namespace: str) -> dict[str, Any]:
 
 
 def _rests(counters: Counters) -> bool:
-    """Tell whether the operator writes nothing for a second."""
+    """Return whether the operator writes nothing for a second."""
     written = counters.writes()
     time.sleep(1)
     return counters.writes() == written

@@ -37,14 +37,14 @@ def condition(api: Api, namespace: str, kind: str, name: str = "minimal") -> Obj
 
 
 def is_ready(api: Api, namespace: str, name: str = "minimal") -> bool:
-    """Tell whether a resource is ready, in its present generation."""
+    """Return whether a resource is ready, in its present generation."""
     ready = condition(api, namespace, "Ready", name)
     generation = api.get(*SERVICES, namespace, name)["metadata"]["generation"]
     return bool(ready["status"] == "True" and ready["observedGeneration"] == generation)
 
 
 def all_there(api: Api, namespace: str, name: str = "minimal") -> bool:
-    """Tell whether every child of a minimal resource exists."""
+    """Return whether every child of a minimal resource exists."""
     selector = f"{OWNER}={name}"
     return all(
         len(api.list(version, plural, namespace, selector)) == count
@@ -529,7 +529,7 @@ def test_an_example_with_everything_is_steady_too(
 
 
 def _is_of_a_schedule(child: Object) -> bool:
-    """Tell whether a CronJob made it, at whatever minute the test runs."""
+    """Return whether a CronJob made it, at whatever minute the test runs."""
     owners = child["metadata"].get("ownerReferences", [])
     return any(owner["kind"] == "CronJob" for owner in owners)
 

@@ -55,7 +55,7 @@ class View:
         return bool(ready["status"] == "True" and ready["observedGeneration"] == generation)
 
     def is_back(self) -> bool:
-        """Tell whether it went back and all pods are there, as of its last change."""
+        """Return whether it went back and all pods are there, as of its last change."""
         resource, progressing = self.resource, self.condition("Progressing")
         if progressing.get("observedGeneration") != resource["metadata"]["generation"]:
             return False
@@ -245,7 +245,7 @@ def admission_policy(api: Api, namespace: str, own_plane: ControlPlane) -> Itera
 
 
 def _is_refused(view: View, words: str) -> bool:
-    """Tell whether a policy is in force yet: the API server hears of it a little later."""
+    """Return whether a policy is in force yet: the API server hears of it a little later."""
     spec = view.pods()[0]["spec"]
     containers = [container | {"image": V2} for container in spec["containers"]]
     pod = {
