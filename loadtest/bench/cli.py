@@ -104,10 +104,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _subjects(text: str) -> tuple[str, ...]:
-    chosen = tuple(text.split(","))
-    if unknown := set(chosen) - set(SUBJECTS):
+    names = tuple(text.split(","))
+    if unknown := set(names) - set(SUBJECTS):
         raise argparse.ArgumentTypeError(f"there is no {', '.join(sorted(unknown))}")
-    return tuple(name for name in SUBJECTS if name in chosen)
+    return tuple(name for name in SUBJECTS if name in names)
 
 
 def _count(text: str) -> int:

@@ -14,8 +14,8 @@ _MIB = 1024 * 1024
 def cpu_s(roles: Mapping[str, int]) -> dict[str, float]:
     """Return the CPU seconds that each role and the generators have used since they began."""
     used = {role: _tree_s(pid) for role, pid in roles.items()}
-    ours = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used | {GENERATOR: ours.ru_utime + ours.ru_stime}
+    generators = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used | {GENERATOR: generators.ru_utime + generators.ru_stime}
 
 
 def machine_s() -> float:

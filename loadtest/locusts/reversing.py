@@ -99,9 +99,9 @@ def refund(journey: Journey) -> None:
 
 def _refund_at_once(journey: Journey, purchase: Purchase, order_id: int) -> None:
     """Request more than was paid: one part twice under one key, another under two keys."""
-    part, staff = int(purchase.cents * _PART), journey.as_staff()
+    cents, staff = int(purchase.cents * _PART), journey.as_staff()
     keys = (f"{purchase.key}-{suffix}" for suffix in ("1", "1", "2", "3"))
-    requests = [Refund(key=key, cents=part) for key in keys]
+    requests = [Refund(key=key, cents=cents) for key in keys]
     group = Group()
     for request in requests:
         group.spawn(_ask_to_refund, journey, purchase, order_id, request, staff)

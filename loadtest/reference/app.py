@@ -28,12 +28,12 @@ PathId = Annotated[int, Path(ge=1, le=MAX_ID)]
 
 @contextlib.asynccontextmanager
 async def _running(app: FastAPI) -> AsyncIterator[None]:
-    state, loaded = app.state, settings.load()
-    state.settings = loaded
-    state.redis = Redis.from_url(loaded.redis_url)
-    state.limiter, state.stock = RateLimiter(state.redis, loaded), Stock(loaded.inventory_url)
+    state, options = app.state, settings.load()
+    state.settings = options
+    state.redis = Redis.from_url(options.redis_url)
+    state.limiter, state.stock = RateLimiter(state.redis, options), Stock(options.inventory_url)
     await state.limiter.open()
-    state.pool = await database.connect(loaded)
+    state.pool = await database.connect(options)
     yield
     await state.pool.close()
     await state.redis.aclose()

@@ -29,12 +29,12 @@ def numbered(name: str) -> tuple[str, tuple[str, ...]]:
     """Return a statement with $1, $2, … for its names, and the names in that order."""
     names: list[str] = []
 
-    def place(match: "re.Match[str]") -> str:
+    def placeholder(match: "re.Match[str]") -> str:
         if match[1] not in names:
             names.append(match[1])
         return f"${names.index(match[1]) + 1}"
 
-    text = re.sub(r"%\((\w+)\)s", place, statement(name).decode())
+    text = re.sub(r"%\((\w+)\)s", placeholder, statement(name).decode())
     return text, tuple(names)
 
 

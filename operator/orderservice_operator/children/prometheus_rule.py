@@ -35,5 +35,5 @@ def _groups(service: OrderService) -> list[Manifest]:
     observability = service.spec.observability
     links = Links(observability.runbook_base_url or "", observability.dashboard_base_url or "")
     groups = service_rules(Scope(metadata.name, metadata.namespace), objectives, links=links)
-    place = f"{metadata.namespace}/{metadata.name}"
-    return [group | {"name": f"{group['name']}/{place}"} for group in groups]
+    full_name = f"{metadata.namespace}/{metadata.name}"
+    return [group | {"name": f"{group['name']}/{full_name}"} for group in groups]

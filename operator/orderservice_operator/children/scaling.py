@@ -34,8 +34,8 @@ def choose(service: OrderService, context: Context) -> Choice:
 def needs_operator(service: OrderService, kinds: frozenset[str]) -> bool:
     """Return whether a resource would use the operator's external metrics if they were served."""
     managed = service.spec.mode == "Manage" and not service.metadata.deletion_timestamp
-    ours = MetricsApi("operator", can_serve=True)
-    return managed and choose(service, Context(kinds, metrics=ours)).provider == "Builtin"
+    own_api = MetricsApi("operator", can_serve=True)
+    return managed and choose(service, Context(kinds, metrics=own_api)).provider == "Builtin"
 
 
 def metric_labels(service: OrderService) -> dict[str, str]:

@@ -26,9 +26,9 @@ _GIVE_UP_S: Final = 8.0
 _log = structlog.get_logger(__name__)
 
 
-def path_of(place: str) -> str:
+def path_of(full_name: str) -> str:
     """Return the path of the Lease `namespace/name`."""
-    namespace, _, name = place.partition("/")
+    namespace, _, name = full_name.partition("/")
     return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}"
 
 
@@ -47,10 +47,10 @@ class Lease:
     """One replica's view of the Lease `namespace/name`; `scope` is noted on it."""
 
     def __init__(
-        self, client: Client, place: str, identity: str, owner: Owner, scope: str = ""
+        self, client: Client, full_name: str, identity: str, owner: Owner, scope: str = ""
     ) -> None:
-        self._name = place.partition("/")[2]
-        self._all = path_of(place).rpartition("/")[0]
+        self._name = full_name.partition("/")[2]
+        self._all = path_of(full_name).rpartition("/")[0]
         self._client, self._identity, self._owner = client, identity, owner
         self._scope = {SCOPE_ANNOTATION: scope}
         self._mine: Manifest | None = None  # from the last answer, while we hold it

@@ -63,13 +63,13 @@ class Registration:
         manifest["metadata"] = self._owner.owning(manifest["metadata"])
         if self._live is not None and first_difference(manifest, self._live) is None:
             return
-        ours = self._live is not None
+        is_ours = self._live is not None
         if self._live is not None:
             version = self._live["metadata"]["resourceVersion"]
             manifest["metadata"]["resourceVersion"] = version
         try:
             # Forced only on the very object that was seen to be ours; never on another's.
-            self._live = await self._client.apply(PATH, manifest, _MANAGER, force=ours)
+            self._live = await self._client.apply(PATH, manifest, _MANAGER, force=is_ours)
         except Conflict:
             await self.refresh()
             return

@@ -17,11 +17,11 @@ _GROUPS: Final = ("policies", "exchanges", "queues", "bindings")
 def in_broker(before: OrderService | None, after: OrderService) -> Iterator[Change]:
     """Return what two specs change in RabbitMQ; only the operator sees manual changes there."""
     old, new = _objects(before), _objects(after)
-    for place, fields in new.items():
-        if place not in old:
-            yield Change("create", *place, difference(None, fields))
-        elif old[place] != fields:
-            yield Change("change", *place, difference(old[place], fields))
+    for key, fields in new.items():
+        if key not in old:
+            yield Change("create", *key, difference(None, fields))
+        elif old[key] != fields:
+            yield Change("change", *key, difference(old[key], fields))
 
 
 def _objects(service: OrderService | None) -> Mapping[tuple[str, str], Manifest]:

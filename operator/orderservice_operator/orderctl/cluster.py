@@ -77,12 +77,12 @@ class Cluster:
 
 
 @asynccontextmanager
-async def connected(place: Location) -> AsyncIterator[Cluster]:
+async def connected(location: Location) -> AsyncIterator[Cluster]:
     """Connect like kubectl, or with a pod's account if there is no kubeconfig."""
-    login = Kubeconfig(place.kubeconfig, place.context)
+    login = Kubeconfig(location.kubeconfig, location.context)
     credentials = Credentials(kopf.OperatorSettings(), (login, kopf.login_with_service_account))
     client = Client(credentials, lambda _: None, patience_s=_PATIENCE_S)
     try:
-        yield Cluster(client, place.namespace or credentials.namespace)
+        yield Cluster(client, location.namespace or credentials.namespace)
     finally:
         await client.close()

@@ -110,10 +110,10 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
-    place = parser.add_argument_group("cluster")
-    place.add_argument("-n", "--namespace", default="", help="default: the context's namespace")
-    place.add_argument("--context", default="", help="default: the current one")
-    place.add_argument("--kubeconfig", default="", help="default: $KUBECONFIG or ~/.kube/config")
+    group = parser.add_argument_group("cluster")
+    group.add_argument("-n", "--namespace", default="", help="default: the context's namespace")
+    group.add_argument("--context", default="", help="default: the current one")
+    group.add_argument("--kubeconfig", default="", help="default: $KUBECONFIG or ~/.kube/config")
     parser.add_argument(
         "--color", choices=("auto", "always", "never"), default="auto", help="default: auto"
     )

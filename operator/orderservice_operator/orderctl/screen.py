@@ -40,14 +40,14 @@ def screen(view: ResourceView, style: Style, now: datetime) -> str:
 
 def _head(view: ResourceView, service: OrderService, style: Style, now: datetime) -> str:
     metadata, status = service.metadata, service.status
-    place = style(f"{metadata.namespace}/{metadata.name}", "bold")
+    full_name = style(f"{metadata.namespace}/{metadata.name}", "bold")
     phase = style(status.phase, "bold", _PHASES.get(status.phase, "cyan"))
     behind = metadata.generation - status.observed_generation
     observed = (
         "seen by the operator" if not behind else style("not yet seen by the operator", "yellow")
     )
     lines = [
-        f"{place}  {phase}  age {_age(view.created, now)}",
+        f"{full_name}  {phase}  age {_age(view.created, now)}",
         f"image   {service.spec.image}{_running(service)}",
         f"spec    generation {metadata.generation}, {observed}; mode {service.spec.mode}",
     ]

@@ -55,9 +55,9 @@ class _Nothing(msgspec.Struct, frozen=True):
 
 async def make_virtual_host(management: Management, vhost: str, user: str) -> None:
     """Create a missing virtual host, and give the management's own user access."""
-    place = f"vhosts/{quoted(vhost)}"
-    if await management.get(place) is None:
-        await management.put(place, _Nothing())
+    path = f"vhosts/{quoted(vhost)}"
+    if await management.get(path) is None:
+        await management.put(path, _Nothing())
         _log.info("vhost.made", vhost=vhost)
     if await management.get(f"permissions/{quoted(vhost)}/{quoted(user)}") is None:
         await _grant(management, vhost, user, Rights(".*", ".*", ".*"))
@@ -75,8 +75,8 @@ async def make_users(management: Management, vhost: str, accounts: Iterable[Acco
 
 
 async def _make_user(management: Management, account: Account) -> None:
-    place = f"users/{quoted(account.name)}"
-    user = await management.get(place)
+    path = f"users/{quoted(account.name)}"
+    user = await management.get(path)
     if user is not None and is_password_of(user, account.password):
         return
     if user is not None and user.get("tags"):
@@ -84,7 +84,7 @@ async def _make_user(management: Management, account: Account) -> None:
             f"messaging.provision: user {account.name} exists with tags and another password; "
             "put the user of a process into the amqp URL"
         )
-    await management.put(place, _BrokerUser(account.password))
+    await management.put(path, _BrokerUser(account.password))
     _log.info("user.made", user=account.name)
 
 

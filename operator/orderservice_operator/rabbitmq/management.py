@@ -140,17 +140,17 @@ class Management:
         for binding in changes.bindings:
             await self._call("POST", self._between(binding), binding)
         for stray in changes.strays:
-            place = f"{self._between(stray)}/{quoted(stray.properties_key)}"
-            await self._call("DELETE", place, absent_is_fine=True)
+            path = f"{self._between(stray)}/{quoted(stray.properties_key)}"
+            await self._call("DELETE", path, absent_is_fine=True)
 
-    async def get(self, place: str) -> dict[str, Any] | None:
+    async def get(self, path: str) -> dict[str, Any] | None:
         """Return an object of the whole broker, or None."""
-        answer = await self._call("GET", place, absent_is_fine=True)
+        answer = await self._call("GET", path, absent_is_fine=True)
         return _decoded(answer, dict[str, Any]) if answer else None
 
-    async def put(self, place: str, body: msgspec.Struct) -> None:
+    async def put(self, path: str, body: msgspec.Struct) -> None:
         """Create or replace an object of the whole broker."""
-        await self._call("PUT", place, body)
+        await self._call("PUT", path, body)
 
     async def delete(self, kind: str, name: str) -> None:
         """Delete one object; it may be absent."""
@@ -165,8 +165,8 @@ class Management:
         return identifier if isinstance(identifier, str) else None
 
     def _between(self, binding: Binding | Bound) -> str:
-        place = f"e/{quoted(binding.source)}/q/{quoted(binding.destination)}"
-        return f"bindings/{self._vhost}/{place}"
+        exchange_and_queue = f"e/{quoted(binding.source)}/q/{quoted(binding.destination)}"
+        return f"bindings/{self._vhost}/{exchange_and_queue}"
 
     @property
     def _vhost(self) -> str:
@@ -182,14 +182,14 @@ class Management:
     async def _call(
         self,
         method: str,
-        place: str,
+        path: str,
         body: msgspec.Struct | None = None,
         *,
         parameters: Mapping[str, str] | None = None,
         absent_is_fine: bool = False,
     ) -> bytes:
         """Return the body of the answer; nothing for an absent object that may be absent."""
-        url = f"{self._address.url.rstrip('/')}/api/{place}"
+        url = f"{self._address.url.rstrip('/')}/api/{path}"
         try:
             async with self._session.request(
                 method,
@@ -205,7 +205,7 @@ class Management:
                 content = await answer.read()
                 if absent_is_fine and answer.status == 404:
                     return b""
-                self._check(answer.status, f"{method} {place}", content)
+                self._check(answer.status, f"{method} {path}", content)
                 return content
         except aiohttp.ClientConnectorCertificateError as error:
             raise Permanent(

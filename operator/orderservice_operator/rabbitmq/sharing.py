@@ -32,8 +32,8 @@ def claims(service: OrderService) -> bool:
 def claim(service: OrderService) -> Claim:
     """Return a resource's claim."""
     metadata = service.metadata
-    place = f"{metadata.namespace}/{metadata.name}"
-    return Claim(metadata.creation_timestamp, metadata.uid, place)
+    full_name = f"{metadata.namespace}/{metadata.name}"
+    return Claim(metadata.creation_timestamp, metadata.uid, full_name)
 
 
 def older(service: OrderService, others: Iterable[OrderService]) -> Claim | None:

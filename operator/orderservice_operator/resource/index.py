@@ -75,11 +75,11 @@ class ResourceIndex:
         too.
         """
         for service in self._known.values():
-            place = service.metadata
+            metadata = service.metadata
             for condition in service.status.conditions:
                 yield (
-                    place.namespace,
-                    place.name,
+                    metadata.namespace,
+                    metadata.name,
                     condition.type,
                     condition.status,
                     condition.reason,

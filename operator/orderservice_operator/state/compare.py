@@ -76,8 +76,8 @@ def _in_object(desired: Manifest, live: Manifest, path: str) -> str | None:
             continue
         if _has_more(name, value, actual):
             return f"{path}/{name}"
-        if (place := first_difference(value, actual, f"{path}/{name}")) is not None:
-            return place
+        if (difference := first_difference(value, actual, f"{path}/{name}")) is not None:
+            return difference
     return None
 
 
@@ -96,8 +96,8 @@ def _in_list(desired: list[Any], live: list[Any], path: str) -> str | None:
         return path
     for index, value in enumerate(desired):
         actual = live[index] if key is None else _twin(value, live, key)
-        if (place := first_difference(value, actual, f"{path}/{index}")) is not None:
-            return place
+        if (difference := first_difference(value, actual, f"{path}/{index}")) is not None:
+            return difference
     return None
 
 

@@ -102,12 +102,12 @@ def _without(fields: Fields, ours: Fields, path: str) -> Fields:
     """Return the fields that are neither ours nor permitted; `{".": {}}` is a whole field."""
     foreign: Fields = {}
     for key, inner in fields.items():
-        place = _place(path, key)
-        if key == "." or _LET_IN.match(place) or (key in ours and not inner):
+        inner_path = _path_of(path, key)
+        if key == "." or _LET_IN.match(inner_path) or (key in ours and not inner):
             continue
-        if key not in ours and _is_whole(inner, place):
+        if key not in ours and _is_whole(inner, inner_path):
             foreign[key] = {".": {}}
-        elif rest := _without(inner, ours.get(key, {}), place):
+        elif rest := _without(inner, ours.get(key, {}), inner_path):
             foreign[key] = rest
     return foreign
 
@@ -115,13 +115,13 @@ def _without(fields: Fields, ours: Fields, path: str) -> Fields:
 def _is_whole(fields: Fields, path: str) -> bool:
     """Return whether no field below is permitted."""
     return not any(
-        _LET_IN.match(place := _place(path, key)) or not _is_whole(inner, place)
+        _LET_IN.match(inner_path := _path_of(path, key)) or not _is_whole(inner, inner_path)
         for key, inner in fields.items()
         if key != "."
     )
 
 
-def _place(path: str, key: str) -> str:
+def _path_of(path: str, key: str) -> str:
     kind, _, rest = key.partition(":")
     if kind == "f":
         return f"{path}/{rest}"
@@ -135,7 +135,7 @@ def _paths(fields: Fields, path: str) -> Iterator[str]:
         if key == ".":
             yield path
         else:
-            yield from _paths(inner, _place(path, key))
+            yield from _paths(inner, _path_of(path, key))
 
 
 def _removed(value: Any, fields: Fields) -> Any:
