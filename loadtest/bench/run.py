@@ -51,10 +51,10 @@ def run(folder: Path, scope: Scope, log: Log) -> BenchReport:
     with (
         locked(folder),
         _emptied(folder) as data,
-        Testbed(data, scope.plan, scope.before, go) as ours,
+        Testbed(data, scope.plan, scope.before, go) as bed,
     ):
-        bench = _prepared(ours, scope, log)
-        without = left_out(ours.slow_commits, scope.subjects, log)
+        bench = _prepared(bed, scope, log)
+        without = left_out(bed.slow_commits, scope.subjects, log)
         names = [name for name in scope.subjects if name not in without]
         subjects, memory = _measured(bench, scope._replace(subjects=names), log)
         bench.database.close()
@@ -100,17 +100,15 @@ def _emptied(folder: Path) -> Iterator[Path]:
         remove(data)
 
 
-def _prepared(ours: Testbed, scope: Scope, log: Log) -> Bench:
-    for wave in testbed.wanted(scope.subjects, scope.before, go=ours.has_peer):
+def _prepared(bed: Testbed, scope: Scope, log: Log) -> Bench:
+    for wave in testbed.wanted(scope.subjects, scope.before, go=bed.has_peer):
         log(f"starting {', '.join(wave)}")
-        ours.start(*wave)
+        bed.start(*wave)
         if "migrate" in wave:
-            database = Database(ours.database_url)
+            database = Database(bed.database_url)
             database.seed()
-    program = postgres.programs(ours.settings.state) / "pgbench"
-    return Bench(
-        ours, database, PgBench(program, ours.database_url, ours.session_options), scope.plan
-    )
+    program = postgres.programs(bed.settings.state) / "pgbench"
+    return Bench(bed, database, PgBench(program, bed.database_url, bed.session_options), scope.plan)
 
 
 def left_out(slow: SlowCommits, subjects: Sequence[str], log: Log) -> dict[str, str]:

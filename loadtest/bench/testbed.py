@@ -142,8 +142,8 @@ class Testbed:
     @property
     def session_options(self) -> str:
         """Give the options of our database sessions, for others to work under the same."""
-        settings = load(DatabaseSettings, {"ORDERS_DATABASE_URL": self.database_url})
-        return as_options(pinned(settings))
+        database_settings = load(DatabaseSettings, {"ORDERS_DATABASE_URL": self.database_url})
+        return as_options(pinned(database_settings))
 
     def _components(self, secrets: Mapping[str, str]) -> dict[str, Component]:
         listed = stack.components(self.settings, secrets)

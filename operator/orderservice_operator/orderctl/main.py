@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     selection.add_argument("--undo", action="store_true", help="run the spec again")
     for named in (status, pause, resume, rollback):
         named.add_argument("name", metavar="NAME")
-        _add_place(named)
+        _add_cluster_options(named)
     verb("crd", "print the CustomResourceDefinition")
     return parser
 
@@ -106,10 +106,10 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", choices=("diff", "summary", "json"), default="diff", help="default: diff"
     )
-    _add_place(parser)
+    _add_cluster_options(parser)
 
 
-def _add_place(parser: argparse.ArgumentParser) -> None:
+def _add_cluster_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("cluster")
     group.add_argument("-n", "--namespace", default="", help="default: the context's namespace")
     group.add_argument("--context", default="", help="default: the current one")
