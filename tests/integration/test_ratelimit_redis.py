@@ -5,15 +5,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from limits import RateLimitItemPerSecond
-from limits.strategies import SlidingWindowCounterRateLimiter
 from prometheus_client import REGISTRY
 
 from integration.handles import Server
 from machine_time import machine_time_s
 from orders.api.ratelimit import Decision, RateLimiter
-from orders.api.ratelimit_windows import RedisWindows
-from orders.cache.client import Redis, RedisDown
+from orders.api.ratelimit_windows import PendingCount, RedisWindows
+from orders.cache.client import Redis
 from orders.cache.writers import RecentWriters
 from orders.settings import CacheSettings, RateLimitSettings
 
@@ -165,22 +163,20 @@ def counted(decision: str) -> float:
     return REGISTRY.get_sample_value("ratelimit_decisions_total", labels) or 0.0
 
 
-def test_the_storage_serves_limits_in_every_way_a_sliding_window_needs(
+def test_only_a_request_within_the_limit_counts_until_it_is_given_back(
     redis: Redis, principal: str
 ) -> None:
-    storage = RedisWindows(redis)
-    strategy, item = SlidingWindowCounterRateLimiter(storage), RateLimitItemPerSecond(5, 60)
-    assert storage.check()
-    assert strategy.hit(item, principal, cost=4)
-    assert not strategy.hit(item, principal, cost=2)
-    assert strategy.test(item, principal)
-    assert strategy.get_window_stats(item, principal).remaining == 1
-    strategy.clear(item, principal)
-    assert strategy.get_window_stats(item, principal).remaining == 5
+    windows = RedisWindows(redis, limit=2, window_s=60)
+    counts = [count(windows, redis, principal) for _ in range(3)]
+    assert [(c.allowed, c.window.current) for c in counts] == [(True, 1), (True, 2), (False, 2)]
+    subtraction = windows.give_back(counts[0])
+    assert subtraction is not None
+    redis.call(*subtraction)
+    assert count(windows, redis, principal).window.current == 2
 
 
-def test_the_storage_says_when_redis_is_away() -> None:
-    storage = RedisWindows(Redis(CacheSettings()))
-    assert not storage.check()
-    with pytest.raises(RedisDown):
-        SlidingWindowCounterRateLimiter(storage).hit(RateLimitItemPerSecond(5), "x")
+def count(windows: RedisWindows, redis: Redis, key: str) -> PendingCount:
+    pending = windows.begin(key, ask=True)
+    assert pending.command is not None
+    windows.settle(pending, redis.call(*pending.command))
+    return pending

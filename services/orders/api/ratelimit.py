@@ -95,7 +95,7 @@ class Counter:
 
     def begin(self, key: str, *, ask: bool) -> PendingCount:
         """Begin to count a request; `ask`: by asking Redis in any case."""
-        return self.windows.begin(key, self._item.amount, self._window_s, ask=ask)
+        return self.windows.begin(key, ask=ask)
 
     def settle(self, count: PendingCount, reply: Reply, began_s: float) -> None:
         """Note what Redis answered to a question of `began_s`."""
@@ -111,7 +111,7 @@ class Counter:
 
     def give_back(self, count: PendingCount) -> Command | None:
         """Subtract a count; return the command that Redis needs at once, if any."""
-        return self.windows.give_back(count, self._window_s)
+        return self.windows.give_back(count)
 
     def passes_here(self, key: str) -> bool:
         """Whether this process alone would let a request pass."""
