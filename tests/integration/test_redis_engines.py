@@ -197,7 +197,7 @@ def test_slots_that_move_are_followed_in_the_middle_of_the_move(
     eventually(lambda: cached(reader.cache, moved.id) and reader.cache._local.read(moved.id))
     writer.cache.put(order(moved.id, 2))
     eventually(lambda: cached(reader.cache, moved.id) == order(moved.id, 2), 1)
-    assert not reader.redis.gate.failed_within(60)
+    assert not reader.redis.breaker.failed_within(60)
 
 
 def test_a_node_that_joins_is_used_and_listened_to_when_it_gets_slots(

@@ -115,7 +115,7 @@ class Finalizer:
             async with asyncio.timeout_at(until):
                 if await self._pods_remain(service):
                     return False
-            # Inside the gate, because a broker that is too slow counts as failing.
+            # Inside the breaker, because a broker that is too slow counts as failing.
             with self._topologies.breaker(service).calling():
                 async with asyncio.timeout_at(until):
                     return await self._clean(service)

@@ -142,7 +142,7 @@ class TopologyReconciler:
     async def _reconciled(self, service: OrderService) -> TopologyReport:
         if service.spec.messaging.management_url is None:
             return _NOT_MANAGED
-        # Before the gate: a fault in one resource's Secret is not a fault of the broker.
+        # Before the breaker: a fault in one resource's Secret is not a fault of the broker.
         management = await self.management(service)
         try:
             with self.breaker(service).calling():

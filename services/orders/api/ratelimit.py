@@ -283,7 +283,7 @@ class RateLimiter:
         refusals = [refusal for counter, key in entries if (refusal := counter.refusal(key))]
         if refusals:
             return Decision(tuple(refusals)), None
-        ask = bool(also) or self._redis.gate.closed  # without Redis nothing may pass its stand-in
+        ask = bool(also) or self._redis.breaker.open  # without Redis nothing may pass its stand-in
         counts = [(counter, counter.begin(key, ask=ask)) for counter, key in entries]
         try:
             replies = self._ask(counts, also)
@@ -298,7 +298,7 @@ class RateLimiter:
         """Decide by one policy: all that a request costs where no further ones are set."""
         if refusal := counter.refusal(key):
             return Decision((refusal,)), None
-        count = counter.begin(key, ask=bool(also) or self._redis.gate.closed)
+        count = counter.begin(key, ask=bool(also) or self._redis.breaker.open)
         replies: list[Reply] = []
         if count.command is not None:
             began_s = self._clock()

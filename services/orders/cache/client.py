@@ -64,10 +64,10 @@ class RedisBypassed(RedisDown):
     """Do without Redis: it is not configured, or failed less than `retry_after_s` ago."""
 
 
-class Gate:
-    """Lets no caller through for `retry_after_s` after a failure; then one caller tries Redis.
+class Breaker:
+    """The circuit breaker of Redis: open for `retry_after_s` after a failure, then one tries.
 
-    This is a circuit breaker with the words of a gate: *closed* means that no caller gets through.
+    Without Redis it is always open.
     """
 
     def __init__(
@@ -79,43 +79,43 @@ class Gate:
     ) -> None:
         self._retry_after_s = retry_after_s
         self._clock = clock
-        self._closed_until: float | None = None if exists else float("inf")
+        self._open_until: float | None = None if exists else float("inf")
         self._failed_at = float("-inf")
         self._lock = threading.Lock()
 
     @property
-    def closed(self) -> bool:
+    def open(self) -> bool:
         """Whether the last attempt failed, or Redis is not configured."""
-        return self._closed_until is not None
+        return self._open_until is not None
 
     def enter(self) -> None:
-        """Let the caller try Redis. Raises RedisBypassed at once while the gate is closed."""
-        if self._closed_until is not None:
+        """Let the caller try Redis. Raises RedisBypassed at once while the breaker is open."""
+        if self._open_until is not None:
             self._probe()
 
     def _probe(self) -> None:
         with self._lock:
             now = self._clock()
-            until = self._closed_until
+            until = self._open_until
             if until is None:
                 return
             if now < until:
                 raise RedisBypassed("Redis is bypassed", retry_after_s=until - now)
-            self._closed_until = now + self._retry_after_s  # the others wait for this caller
+            self._open_until = now + self._retry_after_s  # the others wait for this caller
 
-    def passed(self) -> None:
-        """Open the gate: Redis answered."""
-        if self._closed_until is not None:
-            self._closed_until = None
+    def note_success(self) -> None:
+        """Close the breaker: Redis answered."""
+        if self._open_until is not None:
+            self._open_until = None
             _log.info("redis.returned")
 
-    def failed(self, reason: str) -> None:
-        """Close the gate for `retry_after_s`."""
+    def note_failure(self, reason: str) -> None:
+        """Open the breaker for `retry_after_s`."""
         with self._lock:
-            was_open = self._closed_until is None
+            was_closed = self._open_until is None
             self._failed_at = self._clock()
-            self._closed_until = self._failed_at + self._retry_after_s
-        if was_open:
+            self._open_until = self._failed_at + self._retry_after_s
+        if was_closed:
             _log.warning("redis.bypassed", reason=reason)
 
     def failed_within(self, seconds: float) -> bool:
@@ -150,7 +150,7 @@ class Redis:
         self.prefix = settings.prefix
         self.timeout_s = settings.timeout_s
         self.retry_after_s = settings.retry_after_s
-        self.gate = Gate(settings.retry_after_s, exists=self.target is not None)
+        self.breaker = Breaker(settings.retry_after_s, exists=self.target is not None)
         self._slot = _Slot()
         self._scripts: dict[bytes, bytes] = {}
         self._open: weakref.WeakSet[PrimaryConnections] = weakref.WeakSet()
@@ -180,23 +180,23 @@ class Redis:
 
         A command may be repeated when the server closed an idle connection. Raises RedisDown.
         """
-        self.gate.enter()
+        self.breaker.enter()
         deadline = time.monotonic() + self.timeout_s
         try:
             replies = self._complete(commands, self._exchange(commands, deadline), deadline)
             _require_ready(replies)
         except _Unready as error:
             self._drop()
-            self.gate.failed(_describe(error))
+            self.breaker.note_failure(_describe(error))
             raise _refused(f"Redis does not answer: {_describe(error)}", error.replies) from error
         except (OSError, RedisError, hiredis.HiredisError) as error:
             self._drop()
-            self.gate.failed(_describe(error))
+            self.breaker.note_failure(_describe(error))
             raise RedisDown(f"Redis does not answer: {_describe(error)}") from error
         except BaseException:
             self._drop()  # else a late reply would be taken for the reply to the next command
             raise
-        self.gate.passed()
+        self.breaker.note_success()
         return _refuse_errors(commands, replies)
 
     def may_have_lost_within(self, seconds: float) -> bool:
@@ -205,7 +205,7 @@ class Redis:
         True after a failure, and if a server is new to this process, was restarted or promoted.
         """
         new = time.monotonic() - self._servers_since < seconds
-        return new or self.gate.failed_within(seconds)
+        return new or self.breaker.failed_within(seconds)
 
     def distrust(self) -> None:
         """Make every thread connect anew, because its servers may have been replaced."""

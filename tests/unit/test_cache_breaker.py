@@ -3,55 +3,55 @@
 import pytest
 
 from orders.api.wiring import read_settings
-from orders.cache.client import Gate, Redis, RedisBypassed
+from orders.cache.client import Breaker, Redis, RedisBypassed
 from orders.errors import SettingError
 from orders.settings import CacheSettings
 from unit.clock import Clock
 
 
-def test_a_failure_closes_the_gate_for_everybody() -> None:
-    gate = Gate(1, clock=Clock())
-    gate.enter()
-    gate.failed("slow")
+def test_a_failure_opens_the_breaker_for_all_callers() -> None:
+    breaker = Breaker(1, clock=Clock())
+    breaker.enter()
+    breaker.note_failure("slow")
     with pytest.raises(RedisBypassed) as refused:
-        gate.enter()
+        breaker.enter()
     assert refused.value.retry_after_s == 1
 
 
 def test_after_the_wait_one_caller_tries_and_the_others_keep_out() -> None:
     clock = Clock()
-    gate = Gate(1, clock=clock)
-    gate.failed("slow")
+    breaker = Breaker(1, clock=clock)
+    breaker.note_failure("slow")
     clock.now_s += 1
-    gate.enter()
+    breaker.enter()
     with pytest.raises(RedisBypassed):
-        gate.enter()
-    gate.passed()
-    gate.enter()
+        breaker.enter()
+    breaker.note_success()
+    breaker.enter()
 
 
-def test_a_failed_probe_closes_the_gate_again() -> None:
+def test_a_failed_probe_opens_the_breaker_again() -> None:
     clock = Clock()
-    gate = Gate(1, clock=clock)
-    gate.failed("slow")
+    breaker = Breaker(1, clock=clock)
+    breaker.note_failure("slow")
     clock.now_s += 1
-    gate.enter()
+    breaker.enter()
     clock.now_s += 0.5
-    gate.failed("slow")
+    breaker.note_failure("slow")
     clock.now_s += 0.9
     with pytest.raises(RedisBypassed):
-        gate.enter()
+        breaker.enter()
 
 
 def test_a_failure_is_remembered_after_redis_is_back() -> None:
     clock = Clock()
-    gate = Gate(1, clock=clock)
-    assert not gate.failed_within(10)
-    gate.failed("slow")
-    gate.passed()
-    assert gate.failed_within(10)
+    breaker = Breaker(1, clock=clock)
+    assert not breaker.failed_within(10)
+    breaker.note_failure("slow")
+    breaker.note_success()
+    assert breaker.failed_within(10)
     clock.now_s += 10
-    assert not gate.failed_within(10)
+    assert not breaker.failed_within(10)
 
 
 def test_without_a_url_redis_is_always_bypassed() -> None:
