@@ -5,10 +5,11 @@ setting. Connections to this machine need neither.
 """
 
 import ipaddress
+import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import structlog
 
@@ -72,8 +73,20 @@ OF_POSTGRES: Final = "PGSSLROOTCERT (or sslrootcert in the URL)"
 OF_REQUESTS: Final = "REQUESTS_CA_BUNDLE"
 
 
+def url_parts(url: str) -> SplitResult:
+    """Split a URL that may name several hosts. `hostname` and `port` are those of a single one.
+
+    From 3.11.12 and 3.12.9 on, `urlsplit` refuses an address in brackets that is not the first.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return urlsplit(url)
+    hosts = re.split("[/?#]", rest, maxsplit=1)[0]
+    return urlsplit(f"{scheme}://{rest[len(hosts) :]}")._replace(netloc=hosts)
+
+
 def _postgres(url: str, environ: Mapping[str, str]) -> str | None:
-    parts = urlsplit(url)
+    parts = url_parts(url)
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     mode = query.get("sslmode") or environ.get("PGSSLMODE") or "prefer"
     hosts = query.get("host") or parts.netloc.rpartition("@")[2]
@@ -85,7 +98,7 @@ def _postgres(url: str, environ: Mapping[str, str]) -> str | None:
 def _redis(url: str, _environ: Mapping[str, str]) -> str | None:
     if (fault := _scheme(url, "rediss", "redis://")) is not None:
         return fault
-    query = parse_qs(urlsplit(url).query)
+    query = parse_qs(url_parts(url).query)
     unverified = query.get("ssl_cert_reqs", [""])[0] in {"none", "optional"}
     any_host = query.get("ssl_check_hostname", [""])[0].lower() in {"false", "0", "no"}
     if (unverified or any_host) and not _all_local(url):
@@ -95,7 +108,7 @@ def _redis(url: str, _environ: Mapping[str, str]) -> str | None:
 
 def _amqp(url: str, _environ: Mapping[str, str]) -> str | None:
     fault = _scheme(url, "amqps", "amqp://")
-    if fault is None and "protocol" in urlsplit(url).query and not _all_local(url):
+    if fault is None and "protocol" in url_parts(url).query and not _all_local(url):
         return "ssl_options with a protocol disables verification: remove the protocol"
     return fault
 
@@ -112,7 +125,7 @@ def _scheme(url: str, encrypted: str, plain: str) -> str | None:
 
 
 def _all_local(url: str) -> bool:
-    authority = urlsplit(url).netloc.rpartition("@")[2]
+    authority = url_parts(url).netloc.rpartition("@")[2]
     return all(is_local(_without_port(host)) for host in authority.split(","))
 
 

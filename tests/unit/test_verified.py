@@ -11,6 +11,9 @@ VERIFIED = [
     ("ORDERS_DATABASE_URL", "postgresql://u:p@localhost/o"),
     ("ORDERS_DATABASE_URL", "postgresql:///o?host=/run/postgresql"),
     ("ORDERS_DATABASE_URL", "postgresql://u:p@[::1]:5432/o"),
+    ("ORDERS_DATABASE_URL", "postgresql://u:p@127.0.0.1:1,[::1]:2/o"),
+    ("ORDERS_REDIS_URL", "redis+sentinel://u:p@127.0.0.1,[::1]:3/orders/2?sentinel_password=q"),
+    ("ORDERS_AMQP_URL", "amqp://u:p@127.0.0.1,[::1]:3/v"),
     ("ORDERS_DATABASE_REPLICA_URL", "postgresql://127.0.0.1:1/o,postgresql://127.0.0.1:2/o"),
     ("ORDERS_REDIS_URL", "rediss://u:p@cache:6379/0"),
     ("ORDERS_REDIS_URL", "redis://127.0.0.1:6379/0"),
@@ -28,6 +31,7 @@ UNVERIFIED = [
     ("ORDERS_DATABASE_URL", "postgresql://u:p@db/o?sslmode=require", "sslmode is require"),
     ("ORDERS_DATABASE_URL", "postgresql://127.0.0.1,db/o", "sslmode=verify-full"),
     ("ORDERS_DATABASE_URL", "postgresql:///o?host=db", "sslmode=verify-full"),
+    ("ORDERS_DATABASE_URL", "postgresql://127.0.0.1,[fd00::1]:2/o", "sslmode=verify-full"),
     (
         "ORDERS_DATABASE_REPLICA_URL",
         "postgresql://a/o?sslmode=verify-full,postgresql://b/o",

@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from redis.connection import AbstractConnection, SSLConnection, parse_url
 from redis.connection import Connection as TcpConnection
@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from orders.cache.connection import Connected, RedisConnection
 from orders.cache.tls import KeptContext, TlsConnection
 from orders.errors import SettingError
+from orders.verified import url_parts
 
 HANDSHAKE_S: Final = 3.0  # Guess: TLS and AUTH across zones, with room. No caller waits for it.
 # Guess: longest wait for one Sentinel, or for one node's answer about the cluster. A frozen one
@@ -142,12 +143,12 @@ def _sentinels(transport: str, url: str) -> RedisTarget:
     # Imported only for this scheme: a single server does not need redis-py's clients.
     from orders.cache.discovery import Sentinels
 
-    service, _, database = urlsplit(url).path.strip("/").partition("/")
+    service, _, database = url_parts(url).path.strip("/").partition("/")
     if not service:
         raise _WrongUrl("the service's name is missing: redis+sentinel://host:port/service/db")
     if database and not database.isdigit():
         raise _WrongUrl("the database after the service's name must be a number")
-    query = dict(parse_qsl(urlsplit(url).query))
+    query = dict(parse_qsl(url_parts(url).query))
     own = {name: query.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     logins = list(_logins(transport, url, f"/{database or 0}", urlencode(query)))
     sentinels = [(login.host, login.arguments.get("port", _SENTINEL_PORT)) for login in logins]
@@ -158,14 +159,14 @@ def _cluster(transport: str, url: str) -> RedisTarget:
     # Imported only for this scheme, like Sentinels.
     from orders.cache.discovery import Cluster
 
-    if urlsplit(url).path.strip("/") not in {"", "0"}:
+    if url_parts(url).path.strip("/") not in {"", "0"}:
         raise _WrongUrl("a cluster has one database, 0: leave the path out")
-    logins = list(_logins(transport, url, "", urlsplit(url).query))
+    logins = list(_logins(transport, url, "", url_parts(url).query))
     return Cluster(logins[0], [(login.host, login.port) for login in logins])
 
 
 def _logins(transport: str, url: str, path: str, query: str) -> Iterator[Login]:
-    user, at, hosts = urlsplit(url).netloc.rpartition("@")
+    user, at, hosts = url_parts(url).netloc.rpartition("@")
     for host in hosts.split(","):
         if not host.strip() or host.startswith(":"):
             raise _WrongUrl("a host is missing")
