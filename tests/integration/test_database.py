@@ -21,9 +21,9 @@ from orders.database.connection import SESSION, Connection, Server, connect
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate, pending
 from orders.database.orders import KeyReused, Orders, Position, StoredAnswer
-from orders.database.pool import Pool, Row
+from orders.database.pool import Pool
 from orders.database.routing import Reads, Replica, ReplicaLag
-from orders.database.statements import Busy, Locked, OutcomeUnknown, Prepared
+from orders.database.statements import Busy, Locked, OutcomeUnknown, Prepared, Row
 from orders.domain.order import NewOrder
 from orders.errors import Permanent, Transient
 from orders.telemetry import context

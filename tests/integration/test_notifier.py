@@ -28,7 +28,8 @@ from orders.database.notifications import (
     NotificationOutcome,
     Notifications,
 )
-from orders.database.pool import Pool, Row
+from orders.database.pool import Pool
+from orders.database.statements import Row
 from orders.domain import events
 from orders.messaging.envelope import Message
 from orders.notifier import listing

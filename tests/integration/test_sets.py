@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import msgspec
 import pytest
 from prometheus_client import REGISTRY
+from psycopg.rows import TupleRow
 
 from integration.broker import (
     SHORT_TIERS,
@@ -27,7 +28,7 @@ from integration.serving import eventually
 from integration.together import DirectAsking, Messages, work_on
 from integration.world import EVERYTHING, message_of
 from orders.database.orders import Orders
-from orders.database.pool import Pool, Row
+from orders.database.pool import Pool
 from orders.database.progress import Advance, Progress, ProgressSets
 from orders.database.routing import Reads
 from orders.domain import events
@@ -170,7 +171,7 @@ class Shop:
     def orders(self, number: int) -> list[int]:
         return [self.order() for _ in range(number)]
 
-    def rows(self, query: str, *values: object) -> list[Row]:
+    def rows(self, query: str, *values: object) -> list[TupleRow]:
         with self.pool.connection() as connection:
             return connection.execute(query.encode(), values).fetchall()
 
@@ -536,7 +537,7 @@ def test_a_set_advances_as_single_orders_do(shop: Shop, pool: Pool) -> None:
         handle(message)
     shop.together([together, beside])
 
-    def rows_of(order_id: int) -> list[list[Row]]:
+    def rows_of(order_id: int) -> list[list[TupleRow]]:
         orders = (
             "SELECT status, status_reason, reservation, reservation_key = nonce::text,"
             " completed_at IS NOT NULL, version, refunded, refund_requested, cancel_requested"

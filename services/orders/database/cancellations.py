@@ -7,7 +7,6 @@ from typing import Final
 import msgspec
 
 from orders.database.orders import (
-    ORDER_COLUMNS,
     StoredAnswer,
     Use,
     busy_if_locked,
@@ -15,7 +14,7 @@ from orders.database.orders import (
     order_of,
     owners_principal,
 )
-from orders.database.pool import Pool, Row
+from orders.database.pool import Pool
 from orders.domain.lifecycle import CANCELLED, Event, Status, transition
 from orders.domain.order import Order, etag
 from orders.errors import Transient
@@ -94,27 +93,26 @@ class Cancellations:
             rows = self._primary.execute("cancel_order", self._arguments(request, context))
         if not rows:
             return None
-        if rows[0][-1]:  # relay_sleeps
+        [row] = rows
+        if row.relay_sleeps:
             self._primary.wake_relay()
-        code, body, late, answered = rows[0][ORDER_COLUMNS : ORDER_COLUMNS + 4]
-        if code is None or late:
-            replayed = self._replayed(request, rows[0])
+        if row.code is None or row.late:
+            replayed = self._replayed(request, row.user_id)
             if replayed is None:
-                raise NotCancellable(TooLate.FAILED if code is None else TooLate.WINDOW_CLOSED)
+                raise NotCancellable(TooLate.FAILED if row.code is None else TooLate.WINDOW_CLOSED)
             return replayed
-        if not answered:
-            replayed = self._replayed(request, rows[0])
+        if not row.answered:
+            replayed = self._replayed(request, row.user_id)
             if replayed is None:
                 raise Transient("the idempotency key has just expired", retry_after_s=1)
             return replayed
-        order = order_of(rows[0][:ORDER_COLUMNS])
+        order = order_of(row)
         answer = StoredAnswer(
-            code, (body % order.id).encode(), _LOCATION % order.id, etag(order.version)
+            row.code, (row.body % order.id).encode(), _LOCATION % order.id, etag(order.version)
         )
         return Cancelled(answer, order)
 
-    def _replayed(self, request: CancellationCommand, row: Row) -> Cancelled | None:
-        owner_id = order_of(row[:ORDER_COLUMNS]).user_id
+    def _replayed(self, request: CancellationCommand, owner_id: int) -> Cancelled | None:
         answer = find_answer(self._primary, request.use(owner_id))
         return None if answer is None else Cancelled(answer)
 

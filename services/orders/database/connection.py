@@ -29,11 +29,17 @@ from psycopg.waiting import Ready
 
 from orders import verified
 from orders.database.names import Names, places
-from orders.database.statements import DeadlinePassed, Prepared, ReadOnly, ServerAway
+from orders.database.statements import (
+    DeadlinePassed,
+    Prepared,
+    ReadOnly,
+    Row,
+    ServerAway,
+    columns_of,
+    row_maker,
+)
 from orders.errors import SettingError
 from orders.settings import DatabaseSettings
-
-Row = TupleRow
 
 NO_STANDBY: Final = (
     "ORDERS_DATABASE_DURABILITY is synchronous, but the server names no synchronous standby"
@@ -314,7 +320,7 @@ Wait = Callable[[int, float], bool]
 waiting: Final[ContextVar[Wait | None]] = ContextVar("waiting", default=None)
 
 
-class Connection(psycopg.Connection[Row]):
+class Connection(psycopg.Connection[TupleRow]):
     """A connection in autocommit mode with a deadline for every wait; closed if one passes."""
 
     deadline_s = DEADLINE_MARGIN_S
@@ -420,7 +426,9 @@ class Connection(psycopg.Connection[Row]):
         cursor = self.execute(query, params)
         # Not `description`: it would make an object of every column, only to be asked if any.
         result = cursor.pgresult
-        return cursor.fetchall() if result is not None and result.nfields else []
+        if result is None or not result.nfields:
+            return []
+        return list(map(row_maker(columns_of(result)), cursor.fetchall()))
 
     def cut(self) -> None:
         """End the wait of another thread: it finds the connection closed."""
@@ -505,7 +513,7 @@ class PooledConnection(Connection):
         *,
         prepare: bool | None = None,
         binary: bool = False,
-    ) -> psycopg.Cursor[Row]:
+    ) -> psycopg.Cursor[TupleRow]:
         """Execute a statement under its settings, as a transaction."""
         try:
             with self.pipeline():

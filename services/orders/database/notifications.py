@@ -16,8 +16,8 @@ from typing import Final, Generic, TypeVar
 import msgspec
 import structlog
 
-from orders.database.pool import Pool, Row
-from orders.database.statements import ServerAway
+from orders.database.pool import Pool
+from orders.database.statements import Row, ServerAway
 from orders.domain.events import OrderEvent
 from orders.errors import OrdersError
 

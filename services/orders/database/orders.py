@@ -11,9 +11,9 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from orders.database.pool import Pool, Row
+from orders.database.pool import Pool
 from orders.database.routing import Reads
-from orders.database.statements import Busy, Locked, OutcomeUnknown
+from orders.database.statements import Busy, Locked, OutcomeUnknown, Row
 from orders.domain.lifecycle import Status
 from orders.domain.order import MAX_ID, NewOrder, Order, etag
 from orders.errors import Transient
@@ -32,7 +32,6 @@ _ANSWER: Final = {
 _SKIPPED: Final = 200
 # Looked up in a fifth of the time of a call of the enumeration: a page has a hundred of them.
 _STATUS: Final = {status.value: status for status in Status}
-ORDER_COLUMNS: Final = 12  # that `order_of` reads
 _NEWEST: Final = (dt.datetime(9999, 12, 31, tzinfo=dt.UTC), MAX_ID)
 
 
@@ -184,7 +183,7 @@ class Orders:
     def find(self, order_id: int) -> Order | None:
         """Return an order of any user; the caller checks the owner."""
         row = self._reads.one("find_order", {"id": order_id})
-        return order_of(row[:ORDER_COLUMNS], refund_pending=row[-1]) if row else None
+        return order_of(row, refund_pending=row.refund_pending) if row else None
 
     def page(
         self, user_id: int, limit: int, after: Position | None, offset: int, *, own_writes: bool
@@ -257,24 +256,20 @@ def _use(order: NewOrder, principal: str, key: str | None) -> Use:
 
 
 def order_of(row: Row, *, refund_pending: bool = False) -> Order:
-    """Return the order of a row of find_order.sql, list_orders.sql and their like."""
-    (
-        order_id, user_id, product_id, quantity, total, status, version, created, updated, why,
-        cancel, refunded,
-    ) = row  # fmt: skip
+    """Return the order of a row that has the columns of find_order.sql."""
     return Order(
-        order_id,
-        user_id,
-        product_id,
-        quantity,
-        total,
-        _STATUS[status],
-        version,
-        created,
-        updated,
-        why,
-        cancel,
-        refunded,
+        row.id,
+        row.user_id,
+        row.product_id,
+        row.quantity,
+        row.total,
+        _STATUS[row.status],
+        row.version,
+        row.created_at,
+        row.updated_at,
+        row.status_reason,
+        row.cancel_requested,
+        row.refunded,
         refund_pending,
     )
 

@@ -14,7 +14,6 @@ import psycopg
 import structlog
 from psycopg import errors
 from psycopg.pq import TransactionStatus
-from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from orders.database.connection import (
@@ -33,6 +32,7 @@ from orders.database.statements import (
     NoStandby,
     OutcomeUnknown,
     ReadOnly,
+    Row,
     ServerAway,
     statement,
     translation,
@@ -41,8 +41,6 @@ from orders.database.takeover import TakeoverProbe
 from orders.errors import OrdersError
 from orders.settings import DatabaseSettings
 from orders.watch import step
-
-Row = TupleRow
 
 _PING: Final = (
     b"SELECT current_setting('transaction_read_only'), current_setting('synchronous_standby_names')"

@@ -11,9 +11,9 @@ from typing import Protocol
 
 import msgspec
 
-from orders.database.orders import ORDER_COLUMNS, order_of
-from orders.database.pool import Pool, Row
-from orders.database.statements import Statements
+from orders.database.orders import order_of
+from orders.database.pool import Pool
+from orders.database.statements import Row, Statements
 from orders.domain.lifecycle import CANCELLED, Reason, Status, Transition, cancellation_reason
 from orders.domain.order import AttemptKind, Order, attempt_id, legacy_nonce
 from orders.telemetry.context import Context
@@ -152,7 +152,7 @@ class Progress:
         )
         if not rows:
             return None
-        if rows[0][-1]:  # relay_sleeps
+        if rows[0].relay_sleeps:
             self._primary.wake_relay()
         return moved(work, transition, step, rows[0])
 
@@ -204,15 +204,14 @@ class Progress:
 
 def moved(work: Work, transition: Transition, step: Step, row: Row) -> Order:
     """Return the order after a transition, of which a row has the version, time and sum."""
-    version, updated_at, refunded, *_ = row
     return msgspec.structs.replace(
         work.order,
         status=transition.to,
-        version=version,
-        updated_at=updated_at,
+        version=row.version,
+        updated_at=row.updated_at,
         status_reason=status_reason_of(work, transition, step),
-        refunded=refunded,
-        refund_pending=work.refund_requested - step.refund_dropped > (refunded or 0),
+        refunded=row.refunded,
+        refund_pending=work.refund_requested - step.refund_dropped > (row.refunded or 0),
     )
 
 
@@ -230,24 +229,19 @@ def status_reason_of(work: Work, transition: Transition, step: Step) -> str | No
 
 def work_of(row: Row) -> Work:
     """Return the work of a row of load_work.sql and its like."""
-    (
-        payment_method, nonce, reservation, reservation_key, cancelled_by, refund_requested,
-        attempt, refund, refund_amount, refunds, processed,
-    ) = row[ORDER_COLUMNS:]  # fmt: skip
-    refunded = row[ORDER_COLUMNS - 1] or 0
-    order = order_of(row[:ORDER_COLUMNS], refund_pending=refund_requested > refunded)
+    order = order_of(row, refund_pending=row.refund_requested > (row.refunded or 0))
     return Work(
         order=order,
-        payment_method=payment_method,
-        nonce=nonce or legacy_nonce(order.id, order.created_at),
-        reservation=Reservation(reservation),
-        reservation_key=reservation_key,
-        cancelled_by=cancelled_by,
-        attempt_id=attempt,
-        refund=None if refund is None else Refund(refund, refund_amount),
-        refunds=refunds,
-        refund_requested=refund_requested,
-        processed=processed,
+        payment_method=row.payment_method,
+        nonce=row.nonce or legacy_nonce(order.id, order.created_at),
+        reservation=Reservation(row.reservation),
+        reservation_key=row.reservation_key,
+        cancelled_by=row.cancelled_by,
+        attempt_id=row.attempt_id,
+        refund=None if row.refund_id is None else Refund(row.refund_id, row.refund_amount),
+        refunds=row.refunds,
+        refund_requested=row.refund_requested,
+        processed=row.processed,
     )
 
 
@@ -324,7 +318,7 @@ class ProgressSets:
         items = [_MessageRow(order_id, message_id) for order_id, message_id in messages.items()]
         arguments = {"asked": _json(items), "consumer": self._consumer}
         rows = self._primary.execute("load_works", arguments)
-        return {row[0]: work_of(row) for row in rows}
+        return {row.id: work_of(row) for row in rows}
 
     def advance(self, advances: Sequence[Advance]) -> dict[int, Order]:
         """Advance orders by compare-and-set; return those that matched their work."""
@@ -336,8 +330,8 @@ class ProgressSets:
             )
             return {} if order is None else {order.id: order}
         arguments = {"steps": _json(steps), "actor": self._consumer}
-        rows = {row[0]: row[1:] for row in self._primary.execute("advance_orders", arguments)}
-        if any(row[-1] for row in rows.values()):  # relay_sleeps
+        rows = {row.id: row for row in self._primary.execute("advance_orders", arguments)}
+        if any(row.relay_sleeps for row in rows.values()):
             self._primary.wake_relay()
         return {
             advance.work.order.id: moved(advance.work, advance.transition, advance.step, row)

@@ -9,7 +9,6 @@ from typing import Final
 import msgspec
 
 from orders.database.orders import (
-    ORDER_COLUMNS,
     StoredAnswer,
     Use,
     busy_if_locked,
@@ -106,10 +105,10 @@ class RefundRequests:
         rows = self._primary.read("find_account", {"id": order_id})
         if not rows:
             return None
-        order = order_of(rows[0][:ORDER_COLUMNS])
-        nonce, left_over, refunds = rows[0][ORDER_COLUMNS:]
-        nonce = nonce or legacy_nonce(order.id, order.created_at)
-        return _Account(order, nonce, left_over, refunds)
+        [row] = rows
+        order = order_of(row)
+        nonce = row.nonce or legacy_nonce(order.id, order.created_at)
+        return _Account(order, nonce, row.left_over, row.refunds)
 
     def _add(self, account: _Account, request: RefundCommand, context: Context) -> Requested | None:
         """Commit key, attempt, history and message together; None if others were faster."""

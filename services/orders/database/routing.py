@@ -17,10 +17,11 @@ from typing import Any, Final
 import msgspec
 import psycopg
 import structlog
+from psycopg.rows import TupleRow
 
-from orders.database.connection import Connection, Row, connect, primary, replica
+from orders.database.connection import Connection, connect, primary, replica
 from orders.database.pool import Pool
-from orders.database.statements import statement
+from orders.database.statements import Row, statement
 from orders.errors import Transient
 from orders.settings import DatabaseSettings
 from orders.telemetry.metrics import DB_ROUTE, Tally
@@ -113,7 +114,7 @@ class ReplicaLag:
                 self.observe(asked_at, _position(written), _position(replayed))
 
 
-def _sample(connection: Connection, name: str) -> Row:
+def _sample(connection: Connection, name: str) -> TupleRow:
     return connection.execute(statement(name)).fetchone() or ()
 
 

@@ -11,9 +11,10 @@ third of a page's CPU on this side. Sending, waiting, reading and errors are psy
 import contextlib
 import functools
 import re
+from collections import namedtuple
 from collections.abc import Iterator, Mapping
 from importlib import resources
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import psycopg
 from psycopg import errors, pq
@@ -21,7 +22,7 @@ from psycopg.abc import Transformer as Adapting
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.generators import execute
 from psycopg.pq.abc import PGresult
-from psycopg.rows import TupleRow
+from psycopg.rows import RowMaker
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from orders.errors import OrdersError, Permanent, Transient, Unavailable
@@ -34,10 +35,33 @@ _GOOD: Final = frozenset({pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK})
 _Key = tuple[bytes, tuple[int, ...] | None]
 
 
+class Row(tuple[Any, ...]):
+    """A row; its values have the names of the statement's columns."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Return a value by its column's name."""
+
+
+@functools.cache
+def row_maker(columns: tuple[str, ...]) -> RowMaker[Row]:
+    """Return what makes a row of its values, without the named tuple's `_make`: that is Python."""
+    row_type = namedtuple("Row", columns, rename=True)  # type: ignore[misc]  # noqa: PYI024 no types are known
+    return cast("RowMaker[Row]", functools.partial(tuple.__new__, row_type))
+
+
+def columns_of(result: PGresult) -> tuple[str, ...]:
+    """Return the names of a result's columns."""
+    return tuple((result.fname(i) or b"").decode() for i in range(result.nfields))
+
+
 class Statements(Protocol):
     """What runs named statements: a pool, each by itself, or a transaction."""
 
-    def execute(self, name: str, arguments: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    def execute(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
         """Run `sql/<name>.sql` and return its rows."""
 
 
@@ -69,10 +93,11 @@ class Prepared:
     def __init__(self, connection: psycopg.Connection[Any], limit: int = PREPARED_LIMIT) -> None:
         self._connection, self._limit = connection, limit
         self._adapting: dict[bytes, Adapting] = {}
+        self._row_makers: dict[bytes, RowMaker[Row]] = {}
         self._names: dict[_Key, bytes] = {}
         self._count = 0
 
-    def rows(self, query: bytes, params: Mapping[str, Any]) -> list[TupleRow]:
+    def rows(self, query: bytes, params: Mapping[str, Any]) -> list[Row]:
         """Run a statement and return its rows, none if it returns no rows by its nature."""
         text, names = numbered(query)
         adapting = self._adapting.get(query)
@@ -90,9 +115,12 @@ class Prepared:
         result = self._result()
         if not result.nfields:
             return []
+        make_row = self._row_makers.get(query)
+        if make_row is None:
+            make_row = self._row_makers[query] = row_maker(columns_of(result))
         adapting.set_pgresult(result)
         try:
-            return adapting.load_rows(0, result.ntuples, tuple)
+            return adapting.load_rows(0, result.ntuples, make_row)
         finally:
             adapting.set_pgresult(None)
 

@@ -13,10 +13,10 @@ from typing import Final
 
 import msgspec
 import psycopg
+from psycopg.rows import TupleRow
 
 from orders.database import connection
 from orders.database.connection import Connection, Server
-from orders.database.connection import Row as TupleRow
 from orders.database.leadership import RELAY, lead
 from orders.database.statements import statement, translated
 from orders.settings import DatabaseSettings

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from orders import settings
 from orders.database.connection import SESSION, Connection, connect, sessions
-from orders.database.pool import Pool, Row, opened
+from orders.database.pool import Pool, opened
 from orders.database.progress import Primary
-from orders.database.statements import statement, translated
+from orders.database.statements import Row, statement, translated
 from orders.errors import SettingError
 from orders.settings import DatabaseSettings, UpstreamSettings
 from orders.settlement.evidence import EvidenceSources
@@ -50,8 +50,7 @@ class _Transaction:
         self._session = session
 
     def execute(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
-        cursor = self._session.execute(statement(name), arguments)
-        return cursor.fetchall() if cursor.description else []
+        return self._session.rows(statement(name), arguments)
 
     def wake_relay(self) -> None:
         """Leave it to the relay, which looks by itself within ORDERS_RELAY_POLL_S."""

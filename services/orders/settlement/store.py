@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from orders.database.pool import Pool, Row
+from orders.database.pool import Pool
+from orders.database.statements import Row
 from orders.settings import ReconcileSettings
 from orders.settlement.evidence import attempt_uuid
 from orders.settlement.judge import Finding

@@ -6,7 +6,8 @@ from typing import Final
 import structlog
 from prometheus_client import Counter
 
-from orders.database.pool import Pool, Row
+from orders.database.pool import Pool
+from orders.database.statements import Row
 from orders.domain.deadlines import Deadline
 from orders.domain.lifecycle import Status
 from orders.errors import Transient
