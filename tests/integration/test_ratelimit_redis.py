@@ -178,5 +178,5 @@ def test_only_a_request_within_the_limit_counts_until_it_is_given_back(
 def count(windows: RedisWindows, redis: Redis, key: str) -> PendingCount:
     pending = windows.begin(key, ask=True)
     assert pending.command is not None
-    windows.settle(pending, redis.call(*pending.command))
+    windows.record_reply(pending, redis.call(*pending.command))
     return pending

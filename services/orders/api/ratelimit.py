@@ -97,9 +97,9 @@ class Counter:
         """Begin to count a request; `ask`: by asking Redis in any case."""
         return self.windows.begin(key, ask=ask)
 
-    def settle(self, count: PendingCount, reply: Reply, began_s: float) -> None:
+    def record_reply(self, count: PendingCount, reply: Reply, began_s: float) -> None:
         """Note what Redis answered to a question of `began_s`."""
-        self.windows.settle(count, reply)
+        self.windows.record_reply(count, reply)
         if not count.allowed:
             self._refused.add(count.key, began_s + self._wait_ms(count.window) / 1000)
 
@@ -307,7 +307,7 @@ class RateLimiter:
             except RedisDown as error:
                 _undo([(counter, count)], error)
                 return Decision((counter.count_here(key),)), None
-            counter.settle(count, reply, began_s)
+            counter.record_reply(count, reply, began_s)
         return Decision((counter.verdict(count),)), replies
 
     def headers(self, decision: Decision) -> list[tuple[str, str]]:
@@ -342,7 +342,7 @@ class RateLimiter:
         began_s = self._clock()
         replies = self._redis.run(*commands, *also)
         for (counter, count), reply in zip(asking, replies, strict=False):
-            counter.settle(count, reply, began_s)
+            counter.record_reply(count, reply, began_s)
         return replies[len(commands) :]
 
     def _decision(self, counts: Sequence[tuple[Counter, PendingCount]]) -> Decision:
@@ -381,7 +381,7 @@ def _undo(counts: Sequence[tuple[Counter, PendingCount]], error: RedisDown) -> N
     for counter, count in counts:
         reply = next(replies, None) if count.command else None
         if reply:
-            counter.windows.settle(count, reply)
+            counter.windows.record_reply(count, reply)
         elif count.command:
             counter.windows.put_back(count)
         else:

@@ -25,7 +25,7 @@ from orders.cache.client import Command, Redis, RedisDown, RedisRefused, Reply
 
 FLUSH_S: Final = 0.05
 SHARE: Final = 50  # a 50th of the limit may be owed; limits below 50 are always asked for
-_FAR: Final = 0.8  # share of the limit up to which nobody has to be asked
+_FAR: Final = 0.8  # share of the limit up to which Redis need not be asked
 _ENTRIES: Final = 10_000  # ~3 MB; who is pushed out counts as new until the next report
 _BATCH: Final = 100  # principals in a round trip, well within the budget of one call
 
@@ -278,8 +278,8 @@ class PendingCount:
 class RedisWindows:
     """Counts the requests of one policy in Redis.
 
-    A count has two halves, `begin` and `settle`, so that those of several policies go to Redis in
-    one round trip. With batches a request may be counted behind its answer.
+    A count has two halves, `begin` and `record_reply`, so that those of several policies go to
+    Redis in one round trip. With batches a request may be counted behind its answer.
     """
 
     def __init__(
@@ -298,9 +298,9 @@ class RedisWindows:
         self._script = redis.register(script())
 
     def begin(self, key: str, *, ask: bool) -> PendingCount:
-        """Begin to count a request. What comes back with a command has to be settled or put back.
+        """Begin to count a request; `ask`: ask Redis in any case.
 
-        `ask`: ask Redis in any case.
+        A count with a command has to go to `record_reply` or `put_back`.
         """
         owed = 0
         if self.batches is not None:
@@ -310,7 +310,7 @@ class RedisWindows:
             owed = self.batches.take(key)
         return PendingCount(key, self._command(key, 1, owed), Window(0, 0, 0), owed)
 
-    def settle(self, count: PendingCount, reply: Reply) -> None:
+    def record_reply(self, count: PendingCount, reply: Reply) -> None:
         """Note what Redis answered to the command of a count."""
         allowed, *window = reply
         count.allowed, count.window = bool(allowed), Window(*window)
