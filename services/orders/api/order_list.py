@@ -212,7 +212,7 @@ def seal(position: Position, user_id: int, key: bytes) -> str:
 
 
 def is_well_formed(cursor: str) -> bool:
-    """Tell whether a text has the form of a cursor."""
+    """Return whether a text has the form of a cursor."""
     return _SHAPE.match(cursor) is not None
 
 

@@ -278,9 +278,9 @@ def idempotency_key(header: str | None, *, required: bool) -> str | None:
 
 
 def is_known(tag: str, if_none_match: str | None) -> bool:
-    """Tell whether the caller has this version already (RFC 9110, 13.1.2).
+    """Return whether the caller has this version already (RFC 9110, 13.1.2).
 
-    Tags are compared weakly; `*` matches whatever exists.
+    Tags are compared weakly; `*` matches any version.
     """
     if if_none_match is None:
         return False

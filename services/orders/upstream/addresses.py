@@ -66,7 +66,7 @@ class AllowedAddresses:
         return addresses
 
     def admit(self, text: str) -> bool:
-        """Tell whether an address is allowed."""
+        """Return whether an address is allowed."""
         address = _plain(ipaddress.ip_address(text))
         if _within(address, self._networks):
             return True

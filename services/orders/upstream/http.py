@@ -102,7 +102,7 @@ def error_code(reply: HttpResponse) -> str:
 
 
 def has_code(reply: HttpResponse) -> bool:
-    """Tell whether a 4xx answer is one of the contract."""
+    """Return whether a 4xx answer is one of the contract."""
     return error_code(reply) in CODES
 
 
@@ -406,7 +406,7 @@ class _Watch(pybreaker.CircuitBreakerListener):
 
 
 def breaks(error: TryFailed) -> bool:
-    """Tell whether a failure counts against the upstream."""
+    """Return whether a failure counts against the upstream."""
     return error.outcome in _BREAKING
 
 

@@ -218,7 +218,7 @@ class AdmissionCheck:
         self._questions: dict[int, _StockQuestion] = {}  # oldest first
 
     def check(self, product_id: int, quantity: int) -> StockAnswer:
-        """Tell whether an order can be accepted.
+        """Return whether an order can be accepted.
 
         Raises Transient when the check is required and nothing is known.
         """

@@ -94,7 +94,7 @@ class _Connection(Generic[Token]):
         self.begin = "".join(f"{name}: {value}\r\n" for name, value in opened.headers.items())
 
     def is_dead(self) -> bool:
-        """Tell whether the server closed an idle connection, or sent data without a request."""
+        """Return whether the server closed an idle connection, or sent data without a request."""
         try:
             self.sock.recv(1)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):

@@ -28,7 +28,7 @@ def open_connections(listeners: Sequence[Any]) -> Iterator[socket.socket]:
 
 
 def idle_for(connection: socket.socket, seconds: float) -> bool:
-    """Tell whether nothing came in for so long; a Unix socket cannot tell and counts as idle."""
+    """Return whether nothing came in for so long; a Unix socket always counts as idle."""
     if connection.family == socket.AF_UNIX:
         return True
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECV.size)

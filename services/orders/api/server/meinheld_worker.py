@@ -151,7 +151,7 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
 
 
 def _is_gone(client: Any) -> bool:
-    """Tell whether the client has gone; if so, close its connection without an answer.
+    """Return whether the client has gone; if so, close its connection without an answer.
 
     A request may have waited in the kernel behind others. The gateway closes its connection when
     its client does. A client that only ends sending counts as gone, too; no proxy does that.
