@@ -17,7 +17,7 @@ import msgspec
 from falcon import Request, Response
 from msgspec import Meta, Raw
 
-from orders.api.problems import INVALID, Refusal
+from orders.api.problems import INVALID, Refusal, not_found
 from orders.api.requests import number
 from orders.api.resource import READ, ApiPorts, Operation, Parameter, ResponseDoc, exchange_of
 from orders.database.orders import Position
@@ -125,7 +125,8 @@ class UserOrders:
     def on_get(self, req: Request, resp: Response, user_id: int) -> None:
         """Answer with one page of orders and its Link header."""
         exchange = exchange_of(req.env)
-        exchange.caller.require_sight_of(user_id)
+        if not exchange.caller.may_see(user_id):
+            raise not_found()  # the same answer as for a missing order
         # Decoded here, not earlier: a request that names a user counts for that user even if the
         # rest is invalid.
         query = page_query(req.query_string)

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Protocol
 import msgspec
 from opentelemetry.trace import Span
 
-from orders.api.problems import FORBIDDEN, Refusal, not_found
+from orders.api.problems import FORBIDDEN, Refusal
 from orders.api.ratelimit import RateLimiter
 from orders.cache.orders import OrderCache
 from orders.cache.writers import RecentWriters
@@ -127,11 +127,6 @@ class Caller(msgspec.Struct, frozen=True):
     def may_see(self, owner_id: int) -> bool:
         """Whether orders of this user exist for the caller."""
         return self.sees_everything or self.subject == str(owner_id)
-
-    def require_sight_of(self, owner_id: int) -> None:
-        """Refuse to show another user's order with the same answer as for a missing one."""
-        if not self.may_see(owner_id):
-            raise not_found()
 
     def require_identity(self, user_id: int) -> None:
         """Refuse to order for another user."""

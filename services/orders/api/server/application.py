@@ -206,7 +206,7 @@ class ApiArbiter(Arbiter):  # type: ignore[misc] # gunicorn ships no types
 
     def spawn_worker(self) -> int:
         """Start one worker; gunicorn starts up to 256 of them in one turn, 0.1 s apart."""
-        self._state.beat_alone()
+        self._state.beat(())  # within a long turn of the loop
         pid: int = super().spawn_worker()
         return pid
 

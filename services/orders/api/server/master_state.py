@@ -40,10 +40,6 @@ class MasterState:
         beats = [beat for beat in worker_beats if beat <= now]
         self._cells[_WORKER_BEAT] = max(beats, default=self._cells[_WORKER_BEAT])
 
-    def beat_alone(self) -> None:
-        """Note that the master gets on within a long turn of its loop."""
-        self._cells[_MASTER_BEAT] = time.monotonic()
-
     def start(self) -> None:
         """Note that a worker loaded the application."""
         self._cells[_STARTED] = 1.0
