@@ -109,7 +109,7 @@ async def listed(
     rows = await database.rows(state.pool, "list_orders", values)
     views = [view(row) for row in rows[:page_size]]
     if len(rows) > page_size:
-        key = state.settings.cursor_secret
+        key = state.settings.cursor_key
         sealed = cursor(views[-1].created_at, views[-1].id, user_id, key)
         target = f"/api/orders/user/{user_id}?cursor={sealed}&pageSize={page_size}"
         fields["Link"] = f'<{target}>; rel="next"'

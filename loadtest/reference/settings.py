@@ -1,5 +1,6 @@
 """What the reference reads from the environment: the variables of the service it stands beside."""
 
+import hashlib
 import os
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ class Settings(NamedTuple):
     database_url: str
     redis_url: str
     inventory_url: str
-    cursor_secret: bytes
+    cursor_key: bytes
     limit: int
     window_s: int
     pool_size: int
@@ -23,7 +24,7 @@ def load() -> Settings:
         database_url=environ["ORDERS_DATABASE_URL"],
         redis_url=environ["ORDERS_REDIS_URL"],
         inventory_url=environ["ORDERS_INVENTORY_URL"],
-        cursor_secret=environ["ORDERS_CURSOR_SECRET"].encode(),
+        cursor_key=hashlib.blake2b(environ["ORDERS_CURSOR_SECRET"].encode()).digest(),
         limit=int(environ.get("ORDERS_RATE_LIMIT_REQUESTS", "100")),
         window_s=int(environ.get("ORDERS_RATE_LIMIT_WINDOW_S", "60")),
         pool_size=int(environ.get("ORDERS_DATABASE_POOL_SIZE", "4")),

@@ -66,7 +66,7 @@ def test_the_notes_name_the_secrets_that_come_from_elsewhere(
     helm4: Helm, tmp_path: Path, environment: str
 ) -> None:
     notes = notes_of(helm4, ENVIRONMENT, tmp_path, *values_of(environment))
-    _, _, names = notes.partition("pods wait for it: ")
+    _, _, names = notes.partition("pods wait for each of them: ")
     named = names.split(".")[0].split(", ") if names else []
     assert sorted(named) == sorted(instructions.secrets(environment))
 

@@ -138,5 +138,5 @@ def test_a_url_with_a_user_and_a_token_are_too_much(place: Place) -> None:
         "ORDERS_INVENTORY_URL": "https://user:secret@stock",
         "ORDERS_INVENTORY_TOKEN_FILE": str(place.file),
     }
-    with pytest.raises(SettingError, match="ORDERS_INVENTORY_URL has a user: set one"):
+    with pytest.raises(SettingError, match="ORDERS_INVENTORY_URL has a user: use only one"):
         load(UpstreamSettings, environ)

@@ -282,7 +282,7 @@ def test_it_is_not_ready_before_it_has_read_the_cluster(
 ) -> None:
     with proxy.with_fault(lambda request: Hang() if "apiservices" in request.path else None):
         operator = leader(OPERATOR_LEASE="")
-        api.wait(lambda: "not started" in _readyz(api, operator))
+        api.wait(lambda: "starting" in _readyz(api, operator))
 
 
 def test_a_silence_without_end_is_told_by_livez(

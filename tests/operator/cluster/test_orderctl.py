@@ -232,7 +232,7 @@ def test_a_service_goes_back_to_a_revision_and_forth_again(
     assert orderctl("rollback", "minimal", "-n", ready, "--undo").returncode == 0
     api.wait(lambda: image() == NEXT)
     api.wait(lambda: _ready(api, ready))
-    assert "was asked for" in orderctl("rollback", "minimal", "-n", ready, "--undo").stdout
+    assert "was requested" in orderctl("rollback", "minimal", "-n", ready, "--undo").stdout
 
 
 def _changed_image() -> str:
