@@ -1,5 +1,6 @@
 """Budgets and autoscalers that agree with what they are for."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +25,7 @@ def _budgets(manifests: list[Manifest]) -> Iterator[str]:
         spare = spec.get("maxUnavailable", fewest - spec.get("minAvailable", 0))
         if min(spare, fewest) < 1:
             yield f"the budget {name} lets none of {fewest} pods go"
-        if 1 < most <= spare:
+        if spare >= most:
             yield f"the budget {name} lets all of {most} pods go"
 
 
@@ -44,8 +45,11 @@ def _autoscalers(manifests: list[Manifest]) -> Iterator[str]:
             yield f"the autoscaler {name} has less room than none"
 
 
-def _bounds(manifests: list[Manifest], workload: Manifest) -> tuple[int, int]:
-    """Return how many pods a workload has at least and at most."""
+def _bounds(manifests: list[Manifest], workload: Manifest) -> tuple[int, float]:
+    """Return how many pods a workload has at least and at most.
+
+    One without a number has as many as somebody outside of the manifests sets.
+    """
     for kind, fewest, most in (
         ("HorizontalPodAutoscaler", "minReplicas", "maxReplicas"),
         ("ScaledObject", "minReplicaCount", "maxReplicaCount"),
@@ -54,8 +58,8 @@ def _bounds(manifests: list[Manifest], workload: Manifest) -> tuple[int, int]:
             spec = scaler["spec"]
             if spec["scaleTargetRef"]["name"] == workload["metadata"]["name"]:
                 return spec[fewest], spec[most]
-    replicas = int(workload["spec"].get("replicas", 1))
-    return replicas, replicas
+    replicas = workload["spec"].get("replicas")
+    return (1, math.inf) if replicas is None else (replicas, replicas)
 
 
 def _selects(selector: dict[str, Any], workload: Manifest) -> bool:

@@ -66,7 +66,7 @@ def scaler(least: int, most: int, target: str = "d") -> dict[str, Any]:
         ([workload(2), budget(minAvailable=2)], "lets none of 2 pods go"),
         ([workload(None), scaler(1, 5), budget(minAvailable=1)], "lets none of 1 pods go"),
         ([workload(2), budget(maxUnavailable=0)], "lets none of 2 pods go"),
-        ([workload(2), budget(maxUnavailable=2)], "lets all of 2 pods go"),
+        ([workload(1), budget(maxUnavailable=1)], "lets all of 1 pods go"),
         ([budget(maxUnavailable=1)], "selects the pods of 0 workloads"),
         ([workload(None), scaler(3, 2)], "less room than none"),
         ([workload(None), scaler(1, 2, "other")], "has no Deployment"),

@@ -83,7 +83,7 @@ def _children(service: OrderService, context: Context) -> Iterator[Manifest | No
         ):  # its scaler does not exist yet: keep the number that the load needed
             workload["spec"]["replicas"] = context.workers
         yield workload
-        yield disruption_budget(service, process)
+        yield disruption_budget(service, process, workload["spec"].get("replicas"))
     yield reconciliation(service, context)
     yield cpu_autoscaler(service)
     yield trigger_authentication(service, choice)

@@ -11,14 +11,18 @@ from orderservice_operator.children.processes import (
 from orderservice_operator.resource.spec import OrderService
 
 
-def disruption_budget(service: OrderService, process: Process) -> Manifest | None:
+def disruption_budget(
+    service: OrderService, process: Process, replicas: int | None
+) -> Manifest | None:
     """Return the budget of a process, or None where there never are two pods.
 
-    At least one pod may always be evicted, or nodes could never be drained.
+    At least one pod may always be evicted, or nodes could never be drained. Without a fixed number
+    of `replicas` an autoscaler sets it.
     """
     budget = section(service, process).pod_disruption_budget
-    fewest = fewest_replicas(service, process)
-    if not budget.enabled or most_replicas(service, process) < 2:
+    fewest = fewest_replicas(service, process) if replicas is None else replicas
+    most = most_replicas(service, process) if replicas is None else replicas
+    if not budget.enabled or most < 2:
         return None
     if budget.min_available is None or fewest < 2:
         limit = {"maxUnavailable": budget.max_unavailable or 1}

@@ -69,7 +69,7 @@ class Counter:
         requests, self._window_s = amounts
         self.name = name
         self._item = RateLimitItemPerSecond(requests, self._window_s, name)
-        # A key of `limits` is put together from parts that never change but for the principal.
+        # Only the principal's part of a key changes.
         self._key_parts = self._item.key_for("\0").split("\0")
         self._window_ms = self._window_s * 1000
         self.windows = RedisWindows(redis, requests, self._window_s, wake)
