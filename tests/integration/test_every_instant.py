@@ -18,7 +18,7 @@ from typing import Any, Final
 import pytest
 
 from integration.handles import Database
-from integration.together import DirectAsking, handle_by_itself, work_on
+from integration.together import DirectOrderCalls, handle_by_itself, work_on
 from integration.upstream_books import InventoryBooks, PaymentBooks
 from orders import settings
 from orders.database.cancellations import CancellationCommand, Cancellations, NotCancellable
@@ -167,9 +167,9 @@ class Case:
         message = Message(str(uuid.uuid4()), events.CREATED, body, ids, "order-processing", 1)
         handle = Fulfilment(ports).handle
         if instants and self.way == SET:
-            asking = DirectAsking(inventory, payment)
+            order_calls = DirectOrderCalls(inventory, payment)
             progress = watch(ProgressSets(self.pool, "worker"))
-            worked = work_on([message], progress, asking.calls, asking, cache.changed)
+            worked = work_on([message], progress, order_calls.calls, order_calls, cache.changed)
             handle_by_itself(worked.refused, handle)
         else:
             with context.using(ids):

@@ -34,8 +34,8 @@ from orders.upstream.inventory import Inventory
 from orders.upstream.payment import Payment
 from orders.upstream.policy import UpstreamPolicy
 from orders.watch import Watch
-from orders.worker.asking import Upstreams, set_fulfilment
 from orders.worker.fulfilment import Fulfilment, WorkerPorts
+from orders.worker.order_calls import Upstreams, set_fulfilment
 from upstreams.process import Control
 
 QUEUE, DEAD = "order-processing", "order-processing.dead"

@@ -19,7 +19,7 @@ from typing import Any, Final
 import pytest
 
 from integration.handles import Database
-from integration.together import DirectAsking, handle_by_itself, work_on
+from integration.together import DirectOrderCalls, handle_by_itself, work_on
 from integration.upstream_books import InventoryBooks, PaymentBooks
 from integration.world import message_of
 from orders import settings
@@ -155,10 +155,12 @@ class Race:
         refused: Sequence[tuple[Message, OrdersError | None]]
         refused = [(message_of(order_id), None) for order_id in orders]
         if len(orders) > 1:
-            asking = DirectAsking(inventory, payment)
+            order_calls = DirectOrderCalls(inventory, payment)
             progress = faulty(ProgressSets(self.pool, "worker"))
             messages = [message for message, _ in refused]
-            refused = work_on(messages, progress, asking.calls, asking, lambda _: None).refused
+            refused = work_on(
+                messages, progress, order_calls.calls, order_calls, lambda _: None
+            ).refused
         handle_by_itself(refused, Fulfilment(ports).handle)
 
     def sweep(self) -> None:

@@ -25,7 +25,7 @@ from integration.broker import (
 )
 from integration.handles import Vhost
 from integration.serving import eventually
-from integration.together import DirectAsking, Messages, work_on
+from integration.together import DirectOrderCalls, Messages, work_on
 from integration.world import EVERYTHING, message_of
 from orders.database.orders import Orders
 from orders.database.pool import Pool
@@ -43,8 +43,8 @@ from orders.upstream.parallel import ParallelCalls
 from orders.upstream.payment import Payment
 from orders.upstream.policy import UpstreamPolicy
 from orders.watch import Watch
-from orders.worker.asking import UpstreamAsking, Upstreams, set_fulfilment
 from orders.worker.fulfilment import Fulfilment, WorkerPorts
+from orders.worker.order_calls import UpstreamOrderCalls, Upstreams, set_fulfilment
 from orders.worker.sets import SetFulfilment, SetPorts, Task
 from upstreams.process import Control
 
@@ -158,9 +158,9 @@ class Shop:
     def together(self, orders: Sequence[int]) -> Messages:
         """Have orders worked on as a set on this thread."""
         calls: ParallelCalls[Task] = ParallelCalls(WIDTH)
-        asking = UpstreamAsking(calls, *self.upstreams)
+        order_calls = UpstreamOrderCalls(calls, *self.upstreams)
         messages = [message_of(order_id) for order_id in orders]
-        return work_on(messages, self.progress, calls, asking, lambda _: None)
+        return work_on(messages, self.progress, calls, order_calls, lambda _: None)
 
     def order(self) -> int:
         new = NewOrder(7, 1, 1, Decimal("19.90"), "card")
@@ -401,13 +401,13 @@ def test_a_stalled_order_that_cannot_be_mended_is_done_with(shop: Shop) -> None:
     task = {"orderId": order_id, "productId": 1, "quantity": 3}
     shop.inventory.send("PUT", f"/reservations/{key}", task)  # something else under its key
     calls: ParallelCalls[Task] = ParallelCalls(WIDTH)
-    asking = UpstreamAsking(calls, *shop.upstreams)
+    order_calls = UpstreamOrderCalls(calls, *shop.upstreams)
     messages = [message_of(order_id, events.STALLED)]
-    worked = work_on(messages, shop.progress, calls, asking, lambda _: None)
+    worked = work_on(messages, shop.progress, calls, order_calls, lambda _: None)
     assert worked.done_with == messages
     calls = ParallelCalls(WIDTH)
-    asking = UpstreamAsking(calls, *shop.upstreams)
-    worked = work_on([message_of(order_id)], shop.progress, calls, asking, lambda _: None)
+    order_calls = UpstreamOrderCalls(calls, *shop.upstreams)
+    worked = work_on([message_of(order_id)], shop.progress, calls, order_calls, lambda _: None)
     assert isinstance(worked.refused[0][1], Permanent)
 
 
@@ -419,10 +419,10 @@ def test_a_stalled_order_that_found_no_connection_is_not_done_with(shop: Shop) -
     with shop.pool.connection() as connection:  # one statement, so that both ask at once
         connection.execute(b"UPDATE orders SET status = 'Reserved', reservation = 'held'")
     calls: ParallelCalls[Task] = ParallelCalls(1)
-    asking = UpstreamAsking(calls, shop.upstreams[0], money)
+    order_calls = UpstreamOrderCalls(calls, shop.upstreams[0], money)
     messages = [message_of(hanging), message_of(stalled, events.STALLED)]
     with contextlib.closing(money):
-        worked = work_on(messages, shop.progress, calls, asking, lambda _: None)
+        worked = work_on(messages, shop.progress, calls, order_calls, lambda _: None)
     assert not worked.done_with
     assert dict(worked.refused[:1]) == {messages[1]: None}
 
@@ -442,7 +442,9 @@ def test_two_sets_are_in_hand_and_each_statement_is_about_one(shop: Shop) -> Non
     """While the calls of one are under way, the statements of the other run."""
     orders = shop.orders(18)
     calls: ParallelCalls[Task] = ParallelCalls(WIDTH)
-    ports = SetPorts(shop.progress, calls, UpstreamAsking(calls, *shop.upstreams), lambda _: None)
+    ports = SetPorts(
+        shop.progress, calls, UpstreamOrderCalls(calls, *shop.upstreams), lambda _: None
+    )
     source = Counted([message_of(order_id) for order_id in orders])
     SetFulfilment(ports, 5, Watch("test")).work(source)
     assert 5 < source.most <= 10
@@ -450,7 +452,7 @@ def test_two_sets_are_in_hand_and_each_statement_is_about_one(shop: Shop) -> Non
     assert shop.settled(orders) == 18
 
 
-class Silent(DirectAsking):
+class Silent(DirectOrderCalls):
     """An Inventory that never answers; `asked` are the orders it was asked for."""
 
     def __init__(self) -> None:
@@ -478,16 +480,16 @@ class Offered(Messages):
 
 def test_the_second_set_waits_while_nobody_answers_the_first(shop: Shop) -> None:
     """Its calls would find no connection in time."""
-    asking = Silent()
+    silent = Silent()
     orders = shop.orders(9)
     source = Offered([message_of(order_id) for order_id in orders])
-    ports = SetPorts(shop.progress, asking.calls, asking, lambda _: None)
+    ports = SetPorts(shop.progress, silent.calls, silent, lambda _: None)
     thread = threading.Thread(target=SetFulfilment(ports, 3, Watch("test")).work, args=(source,))
     thread.start()
     while thread.is_alive():
-        asking.calls.wake()
+        silent.calls.wake()
         thread.join(0.01)
-    assert sorted(asking.asked) == orders[:3]
+    assert sorted(silent.asked) == orders[:3]
 
 
 def test_a_set_in_hand_is_seen_by_liveness(shop: Shop) -> None:

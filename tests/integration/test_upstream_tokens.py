@@ -15,7 +15,7 @@ from orders.settings import UpstreamSettings, load
 from orders.telemetry import context
 from orders.upstream.credential import credential_of
 from orders.upstream.http import Upstream
-from orders.upstream.inventory import Inventory, Target, reserving
+from orders.upstream.inventory import Inventory, Target, reserve_call
 from orders.upstream.parallel import Answered, ParallelCalls
 from orders.upstream.policy import UpstreamPolicy
 from upstreams.process import Control, running
@@ -103,7 +103,7 @@ def test_calls_of_sets_of_orders_carry_the_token_of_the_moment(place: Place) -> 
             place.accept(token)
             with context.using(ids):
                 for number in range(8):
-                    call = reserving(Target(f"{token}-{number}", number + 1), 1, 1)
+                    call = reserve_call(Target(f"{token}-{number}", number + 1), 1, 1)
                     calls.begin(number, upstream, call, lambda run, *args: run(*args))
                 ended: list[Answered[int]] = []
                 while len(ended) < 8:

@@ -13,7 +13,7 @@ from orders.messaging.sets import Member
 from orders.telemetry import context
 from orders.upstream.parallel import Answered
 from orders.watch import Watch
-from orders.worker.sets import Asking, Calls, SetFulfilment, SetPorts, Task
+from orders.worker.sets import Calls, OrderCalls, SetFulfilment, SetPorts, Task
 from orders.worker.steps import target
 
 SIZE = 50
@@ -64,7 +64,7 @@ class DirectCalls:
         self._rung = threading.Event()
 
     def begin(self, *_: object) -> None:
-        raise AssertionError("these calls are made by DirectAsking")
+        raise AssertionError("these calls are made by DirectOrderCalls")
 
     def wait(self, timeout_s: float | None) -> list[Answered[Any]]:
         if not self.ended:
@@ -81,7 +81,7 @@ class DirectCalls:
     def close(self) -> None: ...
 
 
-class DirectAsking:
+class DirectOrderCalls:
     """Asks with the methods of Inventory and Payment, one call after another."""
 
     def __init__(self, inventory: Any, payment: Any) -> None:
@@ -121,12 +121,12 @@ def work_on(
     messages: Sequence[Message],
     progress: ProgressSets,
     calls: Calls,
-    asking: Asking,
+    order_calls: OrderCalls,
     changed: Callable[[Sequence[Order]], None],
 ) -> Messages:
     """Work on messages as sets; return what became of each."""
     source = Messages(messages)
-    ports = SetPorts(progress, calls, asking, changed)
+    ports = SetPorts(progress, calls, order_calls, changed)
     SetFulfilment(ports, SIZE, Watch("test")).work(source)
     return source
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
-from integration.together import DirectAsking, Messages, handle_by_itself, work_on
+from integration.together import DirectOrderCalls, Messages, handle_by_itself, work_on
 from orders.database.cancellations import CancellationCommand, Cancellations, Cancelled
 from orders.database.orders import Orders
 from orders.database.pool import Pool
@@ -59,7 +59,7 @@ class World:
         """Make a new worker, with something of the test's between it and the simulators."""
         stock, money = inventory(Inventory(self.upstreams[0])), payment(Payment(self.upstreams[1]))
         self.fulfilment = Fulfilment(WorkerPorts(self.progress, stock, money, self.note))
-        self.asking = DirectAsking(stock, money)
+        self.order_calls = DirectOrderCalls(stock, money)
 
     def handle_loaded(self, work: Work) -> None:
         """Have the next step taken by a worker that read the order before: as `work` says."""
@@ -89,9 +89,9 @@ class World:
 
     def together(self, messages: Sequence[Message]) -> Messages:
         """Have orders worked on as a set; return what became of each message."""
-        asking = self.asking
+        order_calls = self.order_calls
         progress = ProgressSets(self.pool, "worker")
-        return work_on(messages, progress, asking.calls, asking, self.note_all)
+        return work_on(messages, progress, order_calls.calls, order_calls, self.note_all)
 
     def note_all(self, orders: Sequence[Order]) -> None:
         for order in orders:

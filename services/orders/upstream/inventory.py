@@ -62,7 +62,7 @@ class _NewReservation(msgspec.Struct, rename="camel", frozen=True):
     order_id: int
 
 
-class _Ending(msgspec.Struct, rename="camel", frozen=True):
+class _ReservationEnd(msgspec.Struct, rename="camel", frozen=True):
     order_id: int
 
 
@@ -105,25 +105,25 @@ class Inventory:
         Any state except RESERVED and COMMITTED means that no units are held. The reservation was
         released or returned before; the release may even have overtaken this call.
         """
-        return self._upstream.call(*reserving(target, product_id, quantity))
+        return self._upstream.call(*reserve_call(target, product_id, quantity))
 
     def commit(self, target: Target) -> ReservationStatus:
         """Make a reservation final, and return its state: COMMITTED, unless it ended before."""
-        return self._upstream.call(*committing(target))
+        return self._upstream.call(*commit_call(target))
 
     def release(self, target: Target) -> ReservationStatus:
         """Release a reservation, and return its state.
 
         Inventory remembers the release: a later reservation under this key takes no units.
         """
-        return self._upstream.call(*releasing(target))
+        return self._upstream.call(*release_call(target))
 
     def give_back(self, target: Target) -> ReservationStatus:
         """Return the units of a committed reservation to the stock, and return its state."""
-        return self._upstream.call(*_ending(target, "return"))
+        return self._upstream.call(*_end_call(target, "return"))
 
 
-def reserving(
+def reserve_call(
     target: Target, product_id: int, quantity: int
 ) -> Call[ReservationStatus | OutOfStock]:
     """Return the call of `Inventory.reserve`."""
@@ -133,28 +133,28 @@ def reserving(
     def read(reply: HttpResponse) -> ReservationStatus | OutOfStock:
         if reply.status == 409 and error_code(reply) == _OUT_OF_STOCK:
             return OutOfStock(target.order_id)
-        held = decode(reply, _Reservation)
-        content = (target.order_id, product_id, quantity)
-        if (held.order_id, held.product_id, held.quantity) != content:
+        reservation = decode(reply, _Reservation)
+        expected = _Reservation(target.order_id, product_id, quantity, reservation.status)
+        if reservation != expected:
             raise InvalidAnswer("another reservation than the one asked for")
-        return _status_of(held.status)
+        return _status_of(reservation.status)
 
     return Call(request, read)
 
 
-def committing(target: Target) -> Call[ReservationStatus]:
+def commit_call(target: Target) -> Call[ReservationStatus]:
     """Return the call of `Inventory.commit`."""
-    return _ending(target, "commit")
+    return _end_call(target, "commit")
 
 
-def releasing(target: Target) -> Call[ReservationStatus]:
+def release_call(target: Target) -> Call[ReservationStatus]:
     """Return the call of `Inventory.release`."""
-    return _ending(target, "release")
+    return _end_call(target, "release")
 
 
-def _ending(target: Target, verb: str) -> Call[ReservationStatus]:
+def _end_call(target: Target, verb: str) -> Call[ReservationStatus]:
     path, template = f"{_path(target)}/{verb}", f"/reservations/{{key}}/{verb}"
-    body = msgspec.json.encode(_Ending(target.order_id))
+    body = msgspec.json.encode(_ReservationEnd(target.order_id))
 
     def read(reply: HttpResponse) -> ReservationStatus:
         code = error_code(reply) if reply.status in (404, 409) else ""
@@ -162,10 +162,10 @@ def _ending(target: Target, verb: str) -> Call[ReservationStatus]:
             return ReservationStatus.UNKNOWN
         if reply.status == 409 and code in _CONFLICTS:
             return _CONFLICTS[code]
-        ended = decode(reply, _Reservation)
-        if ended.order_id != target.order_id:
+        reservation = decode(reply, _Reservation)
+        if reservation.order_id != target.order_id:
             raise InvalidAnswer("another order's reservation")
-        return _status_of(ended.status)
+        return _status_of(reservation.status)
 
     return Call(HttpRequest("POST", path, template, body), read)
 

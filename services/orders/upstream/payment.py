@@ -84,14 +84,14 @@ class Payment:
         self, attempt_id: str, order_id: int, amount: Decimal, method: str
     ) -> Captured | Declined:
         """Take the money for an order."""
-        return self._upstream.call(*capturing(attempt_id, order_id, amount, method))
+        return self._upstream.call(*capture_call(attempt_id, order_id, amount, method))
 
     def find(self, attempt_id: str, order_id: int, amount: Decimal) -> Captured | Declined | None:
         """Return the outcome of a capture; None if Payment does not know it so far.
 
         None does not mean "never": a capture may still be on its way. Ask again under the same id.
         """
-        return self._upstream.call(*finding(attempt_id, order_id, amount))
+        return self._upstream.call(*find_call(attempt_id, order_id, amount))
 
     def refund(
         self, attempt_id: str, order_id: int, amount: Decimal, *, capture_id: str | None = None
@@ -100,43 +100,48 @@ class Payment:
 
         Declined also for the error codes that only a person can settle.
         """
-        body = _encoder.encode(_NewRefund(order_id, _cents(amount), capture_id))
-        request = _request("PUT", "refunds", attempt_id, body)
-
-        def read(reply: HttpResponse) -> Refunded | Declined:
-            if reply.status in (404, 409) and error_code(reply) in _REFUND_REFUSALS:
-                return Declined(attempt_id, order_id, amount)
-            attempt = _checked(reply, attempt_id, order_id, amount)
-            if attempt.status is _Status.CAPTURED:
-                raise InvalidAnswer("a refund cannot be captured")
-            outcome = Refunded if attempt.status is _Status.REFUNDED else Declined
-            return outcome(attempt_id, order_id, attempt.amount)
-
-        return self._upstream.call(request, read)
+        return self._upstream.call(*refund_call(attempt_id, order_id, amount, capture_id))
 
 
-def capturing(
+def capture_call(
     attempt_id: str, order_id: int, amount: Decimal, method: str
 ) -> Call[Captured | Declined]:
     """Return the call of `Payment.capture`."""
     body = _encoder.encode(_NewCapture(order_id, _cents(amount), method))
-    request = _request("PUT", "payments", attempt_id, body)
 
     def read(reply: HttpResponse) -> Captured | Declined:
-        return _captured(_checked(reply, attempt_id, order_id, amount))
+        return _capture_of(_attempt_of(reply, attempt_id, order_id, amount))
 
-    return Call(request, read)
+    return Call(_request("PUT", "payments", attempt_id, body), read)
 
 
-def finding(attempt_id: str, order_id: int, amount: Decimal) -> Call[Captured | Declined | None]:
+def find_call(attempt_id: str, order_id: int, amount: Decimal) -> Call[Captured | Declined | None]:
     """Return the call of `Payment.find`."""
 
     def read(reply: HttpResponse) -> Captured | Declined | None:
         if reply.status == 404 and error_code(reply) == _UNKNOWN_ATTEMPT:
             return None
-        return _captured(_checked(reply, attempt_id, order_id, amount))
+        return _capture_of(_attempt_of(reply, attempt_id, order_id, amount))
 
     return Call(_request("GET", "payments", attempt_id), read)
+
+
+def refund_call(
+    attempt_id: str, order_id: int, amount: Decimal, capture_id: str | None
+) -> Call[Refunded | Declined]:
+    """Return the call of `Payment.refund`."""
+    body = _encoder.encode(_NewRefund(order_id, _cents(amount), capture_id))
+
+    def read(reply: HttpResponse) -> Refunded | Declined:
+        if reply.status in (404, 409) and error_code(reply) in _REFUND_REFUSALS:
+            return Declined(attempt_id, order_id, amount)
+        attempt = _attempt_of(reply, attempt_id, order_id, amount)
+        if attempt.status is _Status.CAPTURED:
+            raise InvalidAnswer("a refund cannot be captured")
+        outcome = Refunded if attempt.status is _Status.REFUNDED else Declined
+        return outcome(attempt_id, order_id, attempt.amount)
+
+    return Call(_request("PUT", "refunds", attempt_id, body), read)
 
 
 def _request(method: str, kind: str, attempt_id: str, body: bytes | None = None) -> HttpRequest:
@@ -144,7 +149,7 @@ def _request(method: str, kind: str, attempt_id: str, body: bytes | None = None)
     return HttpRequest(method, path, f"/{kind}/{{attemptId}}", body)
 
 
-def _checked(reply: HttpResponse, attempt_id: str, order_id: int, amount: Decimal) -> _Attempt:
+def _attempt_of(reply: HttpResponse, attempt_id: str, order_id: int, amount: Decimal) -> _Attempt:
     """Decode an answer. Raises InvalidAnswer unless it is about the requested attempt."""
     attempt = decode(reply, _Attempt)
     if (attempt.attempt_id, attempt.order_id, attempt.amount) != (attempt_id, order_id, amount):
@@ -152,7 +157,7 @@ def _checked(reply: HttpResponse, attempt_id: str, order_id: int, amount: Decima
     return attempt
 
 
-def _captured(attempt: _Attempt) -> Captured | Declined:
+def _capture_of(attempt: _Attempt) -> Captured | Declined:
     if attempt.status is _Status.REFUNDED:
         raise InvalidAnswer("a capture cannot be refunded")
     outcome = Captured if attempt.status is _Status.CAPTURED else Declined

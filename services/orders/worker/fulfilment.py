@@ -106,7 +106,7 @@ class Fulfilment:
         # The attempt may have reached Payment before: ask for its outcome first.
         earlier = payment.find(key, order.id, order.total) if work.attempt_may_be_known else None
         answer = earlier or payment.capture(key, order.id, order.total, work.payment_method)
-        return self._commit(work, steps.decide_after_charge(work, answer))
+        return self._commit(work, steps.decide_after_capture(work, answer))
 
     def _commit(self, work: Work, move: Move) -> Work | None:
         return self._transitions.commit(work, move.event, move.step)

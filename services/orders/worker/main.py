@@ -33,10 +33,10 @@ from orders.upstream.inventory import Inventory
 from orders.upstream.payment import Payment
 from orders.upstream.policy import UpstreamPolicy, policy_of
 from orders.watch import Watch
-from orders.worker.asking import Upstreams, set_fulfilment
 from orders.worker.collector import Collector
 from orders.worker.fulfilment import Fulfilment, WorkerPorts
 from orders.worker.housekeeping import Housekeeping
+from orders.worker.order_calls import Upstreams, set_fulfilment
 from orderservice_topology.topology import PROCESSING
 
 _ACTOR: Final = "worker"

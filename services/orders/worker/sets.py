@@ -70,7 +70,7 @@ class Calls(Protocol):
         """Abandon the calls under way."""
 
 
-class Asking(Protocol):
+class OrderCalls(Protocol):
     """Begins the calls of an order, with the contents of its `work`."""
 
     def reserve(self, task: "Task") -> None:
@@ -94,7 +94,7 @@ class SetPorts(msgspec.Struct, frozen=True):
 
     progress: ProgressSets
     calls: Calls
-    asking: Asking
+    order_calls: OrderCalls
     changed: Callable[[Sequence[Order]], None]
 
 
@@ -239,8 +239,8 @@ class SetFulfilment:
         answered = len(self._moves) + len(self._settlements)
         if self._running is not None and not self._running[0].loads:
             answered += len(self._running[0].tasks)
-        asking = in_hand - answered
-        return max(0, min(_SETS * self._size - in_hand - len(self._later), self._size - asking))
+        calls = in_hand - answered
+        return max(0, min(_SETS * self._size - in_hand - len(self._later), self._size - calls))
 
     def _has_new(self) -> bool:
         """Return whether there is an order to take."""
@@ -384,23 +384,23 @@ class SetFulfilment:
 
     def _decide(self, task: Task) -> None:
         """Begin the next step of an order, by its status."""
-        work, asking = task.work, self._ports.asking
+        work, order_calls = task.work, self._ports.order_calls
         if work.processed:
             return
         match work.order.status:
             case Status.PENDING:
-                asking.reserve(task)
+                order_calls.reserve(task)
             case Status.RESERVED:
                 self._moves.append((task, steps.start_charge(work)))
             case Status.CHARGING if work.attempt_id is not None:
                 if work.attempt_may_be_known:
-                    asking.find(task)
+                    order_calls.find(task)
                 else:
-                    asking.capture(task)
+                    order_calls.capture(task)
             case Status.COMPLETED if _holds(work):
-                asking.commit(task)
+                order_calls.commit(task)
             case Status.FAILED if _holds(work):
-                asking.release(task)
+                order_calls.release(task)
             case _:
                 self._leave(task)
 
@@ -421,7 +421,7 @@ class SetFulfilment:
             case Status.PENDING, ReservationStatus() | OutOfStock():
                 self._moves.append((task, steps.decide_after_reserve(work, result)))
             case Status.CHARGING, Captured() | Declined():
-                self._moves.append((task, steps.decide_after_charge(work, result)))
+                self._moves.append((task, steps.decide_after_capture(work, result)))
             case Status.CHARGING, None:  # Payment has not received it so far
                 task.work = msgspec.structs.replace(work, attempt_may_be_known=False)
                 self._decide(task)

@@ -56,7 +56,7 @@ def start_charge(work: Work) -> Move:
     return Move(Event.CHARGE_STARTED, Step(new_attempt=attempt))
 
 
-def decide_after_charge(work: Work, answer: Captured | Declined) -> Move:
+def decide_after_capture(work: Work, answer: Captured | Declined) -> Move:
     """Decide what follows from the outcome of an attempt."""
     captured = isinstance(answer, Captured)
     event = Event.PAYMENT_CAPTURED if captured else Event.PAYMENT_DECLINED

@@ -13,7 +13,7 @@ from orders.worker.sets import SetFulfilment, SetPorts, Task
 from orders.worker.steps import target
 
 
-class UpstreamAsking:
+class UpstreamOrderCalls:
     """Begins calls of the two upstreams."""
 
     def __init__(self, calls: ParallelCalls[Task], stock: Upstream, money: Upstream) -> None:
@@ -22,13 +22,13 @@ class UpstreamAsking:
     def reserve(self, task: Task) -> None:
         """Ask Inventory for the order's units."""
         order = task.work.order
-        call = inventory.reserving(target(task.work), order.product_id, order.quantity)
+        call = inventory.reserve_call(target(task.work), order.product_id, order.quantity)
         self._calls.begin(task, self._stock, call, task.member.run)
 
     def capture(self, task: Task) -> None:
         """Have Payment take the money."""
         work = task.work
-        call = payment.capturing(
+        call = payment.capture_call(
             str(work.attempt_id), work.order.id, work.order.total, work.payment_method
         )
         self._calls.begin(task, self._money, call, task.member.run)
@@ -36,17 +36,17 @@ class UpstreamAsking:
     def find(self, task: Task) -> None:
         """Ask Payment for the outcome of the attempt."""
         work = task.work
-        call = payment.finding(str(work.attempt_id), work.order.id, work.order.total)
+        call = payment.find_call(str(work.attempt_id), work.order.id, work.order.total)
         self._calls.begin(task, self._money, call, task.member.run)
 
     def commit(self, task: Task) -> None:
         """Make the reservation final."""
-        call = inventory.committing(target(task.work))
+        call = inventory.commit_call(target(task.work))
         self._calls.begin(task, self._stock, call, task.member.run)
 
     def release(self, task: Task) -> None:
         """Give the units back."""
-        call = inventory.releasing(target(task.work))
+        call = inventory.release_call(target(task.work))
         self._calls.begin(task, self._stock, call, task.member.run)
 
 
@@ -68,5 +68,5 @@ def set_fulfilment(
 ) -> SetFulfilment:
     """Return the handler of sets of up to `size` orders."""
     calls: ParallelCalls[Task] = ParallelCalls(upstreams.width)
-    asking = UpstreamAsking(calls, upstreams.stock, upstreams.money)
-    return SetFulfilment(SetPorts(progress, calls, asking, changed), size, watch)
+    order_calls = UpstreamOrderCalls(calls, upstreams.stock, upstreams.money)
+    return SetFulfilment(SetPorts(progress, calls, order_calls, changed), size, watch)
