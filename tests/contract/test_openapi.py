@@ -236,6 +236,16 @@ def test_a_reader_finds_whom_to_ask_and_what_each_operation_is_for(
     assert all(operation["description"] for operation in operations(document))
 
 
+def test_no_text_has_a_placeholder(document: dict[str, Any]) -> None:
+    descriptions = [
+        parameter["description"]
+        for operation in operations(document)
+        for parameter in operation["parameters"]
+    ]
+    descriptions += [operation["description"] for operation in operations(document)]
+    assert [text for text in descriptions if "{" in text] == []
+
+
 def _parameters(path: str, method: str) -> dict[str, Any]:
     parameters = _document()["paths"][path][method]["parameters"]
     return {parameter["name"]: parameter for parameter in parameters}

@@ -55,9 +55,9 @@ def _routes(ports: ApiPorts) -> dict[str, Resource]:
 def _answer_error(req: Request, resp: Response, error: Exception, _params: dict[str, Any]) -> None:
     exchange = exchange_of(req.env)
     # A cancellation takes effect once, with or without a key.
-    once = req.method != "POST" or req.uri_template == CANCELLATION
-    repeatable = once or "HTTP_IDEMPOTENCY_KEY" in req.env
-    refused = problems.refusal(error, repeatable=repeatable)
-    resp.status = refused.kind.status
-    resp.data = problems.render(refused, exchange.path, exchange.context)
-    resp.set_headers(problems.headers(refused))
+    idempotent = req.method != "POST" or req.uri_template == CANCELLATION
+    repeatable = idempotent or "HTTP_IDEMPOTENCY_KEY" in req.env
+    refusal = problems.refusal(error, repeatable=repeatable)
+    resp.status = refusal.kind.status
+    resp.data = problems.render(refusal, exchange.path, exchange.context)
+    resp.set_headers(problems.headers(refusal))

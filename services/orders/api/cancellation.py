@@ -1,6 +1,6 @@
 """`/api/orders/{id}/cancellation`: cancel an order in any status."""
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from falcon import Request, Response
@@ -13,7 +13,6 @@ from orders.api.requests import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, numb
 from orders.api.resource import (
     WRITE,
     ApiPorts,
-    Arguments,
     HttpExchange,
     Operation,
     ResponseDoc,
@@ -40,10 +39,6 @@ class CancellationAnswer(msgspec.Struct, rename="camel", frozen=True):
     cancel_requested: bool | msgspec.UnsetType = msgspec.UNSET
 
 
-def _decode(env: dict[str, Any], path: dict[str, str]) -> Arguments:
-    return {"order_id": number("id", path["id"]), "cancellation": changes.cancellation(env)}
-
-
 class Cancellation:
     """`/api/orders/{id}/cancellation`: cancel an order."""
 
@@ -55,7 +50,10 @@ class Cancellation:
             " repetition changes nothing.",
             action="cancel",
             scope=WRITE,
-            decode=_decode,
+            decode=lambda env, path: {
+                "order_id": number("id", path["id"]),
+                "cancellation": changes.cancellation(env),
+            },
             recent_write="mark",
             parameters=(ORDER_ID, IDEMPOTENCY_KEY),
             body=CancellationRequest,

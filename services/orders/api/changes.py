@@ -1,6 +1,6 @@
-"""The common parts of requests that change an order: small bodies, and the user they act for.
+"""What cancellations and refunds share: their small bodies, and the user they act for.
 
-The cancellation's body may be missing. Such a request names an order, but no user.
+Both name an order and no user. The body of a cancellation is optional.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ _AMOUNT_SCHEMA: Final[dict[str, Any]] = {
     "description": "Amount to pay back; at most two decimal places.",
 }
 
-# Numbers stay text: an integer of thousands of digits is refused later, and by its range.
+# Numbers stay text here: msgspec has checked their ranges.
 _PAIRS: Final = json.JSONDecoder(
     object_pairs_hook=list, parse_int=str, parse_float=str, parse_constant=str
 )
@@ -79,15 +79,15 @@ def refund(env: dict[str, Any]) -> tuple[Decimal, str | None]:
 def _decode(body: bytes, kind: type[T]) -> T:
     try:
         decoded = msgspec.json.decode(body, type=kind)
-        # If a name occurs twice, readers differ in which value counts.
+        # JSON parsers differ in which value of a repeated name they take.
         names = [name for name, _ in _PAIRS.decode(body.decode())]
     except msgspec.ValidationError as error:
-        detail, _, place = str(error).partition(" - at `$.")
-        # msgspec's marks are left out; it repeats names of members, never values.
+        detail, _, member = str(error).partition(" - at `$.")
+        # Without msgspec's backticks. Its messages contain names of members, never values.
         plain = detail[:1].lower() + detail[1:].replace("`", "")
         if "regex" in detail:
             plain = "expected text without control characters"
-        raise _invalid(f"#/{place.rstrip('`')}" if place else "#", plain) from None
+        raise _invalid(f"#/{member.rstrip('`')}" if member else "#", plain) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         detail = "The body is not valid JSON."
         raise Refusal(MALFORMED_BODY, detail, faults=[Fault("#", detail)]) from None
@@ -98,20 +98,20 @@ def _decode(body: bytes, kind: type[T]) -> T:
 
 
 def _invalid(pointer: str, detail: str) -> Refusal:
-    place = pointer.removeprefix("#/")
-    text = f"{place}: {detail}" if place not in ("", "#") else f"The body is invalid: {detail}"
+    member = pointer.removeprefix("#/")
+    text = f"{member}: {detail}" if member not in ("", "#") else f"The body is invalid: {detail}"
     return Refusal(INVALID, text, faults=[Fault(pointer, detail)])
 
 
 def principal(caller: Caller) -> str | None:
-    """Return whose a request's Idempotency-Key is: the subject's, None for the order's owner."""
+    """Return who uses the Idempotency-Key: the token's subject, or None for the order's owner."""
     return None if caller.subject is None else user_principal(caller.subject)
 
 
 def mark_owner(writers: RecentWriters | None, caller: Caller, owner_id: int) -> None:
-    """Have the owner's lists read on the primary, if the admission could not know the owner.
+    """Mark the owner as a recent writer, unless the admission has marked them as the caller.
 
-    The change is committed: a failure here costs a fresh list, not the answer.
+    The change is committed, so an error is ignored: it can only make the owner's list stale.
     """
     if writers is not None and caller.user_id != owner_id:
         with contextlib.suppress(Transient):

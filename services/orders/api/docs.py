@@ -1,7 +1,8 @@
-"""Swagger UI at `/docs`, every byte of it from this server.
+"""Swagger UI at `/docs`, with all its files served from here.
 
-The packaged Swagger UI (4.15, in swagger-ui-bundle 1.1) refuses a document that calls itself 3.1.
-Ours holds to what 3.0 and 3.1 share, so the page relabels it; that may go with a bundle of 5.x.
+The packaged Swagger UI (4.15, in swagger-ui-bundle 1.1) refuses OpenAPI 3.1. Our
+document uses only what 3.0 and 3.1 share, so the page relabels it as 3.0. Swagger UI 5 would not
+need that.
 """
 
 from importlib import resources
@@ -77,7 +78,7 @@ class Asset:
         self._files = {"start.js": _START}
 
     def on_get(self, _req: Request, resp: Response, name: str) -> None:
-        """Answer a file; read from the package at the first request."""
+        """Answer with a file, which is read from the package at its first request."""
         resp.data = self._read(name)
         resp.content_type = _TYPES[name[name.rindex(".") :]]
         resp.set_header("Cache-Control", "public, max-age=3600")

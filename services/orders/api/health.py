@@ -49,7 +49,7 @@ class Health:
         self._checks = checks
 
     def on_get(self, _req: Request, resp: Response) -> None:
-        """Answer the results of the checks; requests share them for a second."""
+        """Answer with the checks' results, which are cached for a second."""
         status, report = probes.health(self._checks)
         resp.status = status
         resp.data = msgspec.json.encode(report)

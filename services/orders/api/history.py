@@ -51,7 +51,7 @@ class OrderHistory:
         self._history = ports.history
 
     def on_get(self, req: Request, resp: Response, order_id: int) -> None:
-        """Answer the history, from the primary if the user may have written a moment ago."""
+        """Answer with the history, from the primary if the user may have written a moment ago."""
         exchange = exchange_of(req.env)
         exchange.order_id = order_id
         entries = self._history.of(

@@ -1,7 +1,7 @@
 """The issuer's public keys (JWKS): fetched in the background, kept while the issuer is away.
 
-No request fetches. A request that needs an unknown key asks for a fetch and waits briefly, but only
-if the last fetch is long enough ago. So invented key ids cause no storm, at the issuer or here.
+No request fetches keys itself. One that needs an unknown key asks for a fetch and waits briefly,
+but only if the last fetch is long enough ago. So invented key ids cause no flood of fetches.
 """
 
 import threading
@@ -20,12 +20,12 @@ from orders.upstream.policy import UpstreamPolicy
 from orders.upstream.transport import HttpRequest, HttpResponse
 
 _REFRESH_S: Final = 300.0
-_RETRY_S: Final = 5.0  # after a failure, and between fetches that requests ask for
+_RETRY_S: Final = 5.0  # after a failure, and between fetches for requests
 _FETCH_BUDGET_S: Final = 3.0
 _WAIT_S: Final = 0.5  # how long a request waits for the fetch that it started
 _LIMIT_BYTES: Final = 256 * 1024
 _KEYS_LIMIT: Final = 100
-# Keys to try for a token that names none: the last, the current, the next. Each costs 60 to 150 µs.
+# Keys to try for a token without a key id: previous, current and next. Each costs 60 to 150 µs.
 _UNNAMED_LIMIT: Final = 3
 _log = structlog.get_logger()
 
@@ -37,17 +37,17 @@ class _Jwks(msgspec.Struct):
 
 
 class IssuerKeys:
-    """Keys by id and algorithm. `start` belongs after fork: it starts a thread."""
+    """Keys by id and algorithm. Call `start` after fork: it starts a thread."""
 
     def __init__(
         self, fetch: Callable[[], KeySet], *, retry_s: float = _RETRY_S, wait_s: float = _WAIT_S
     ) -> None:
         self._fetch, self._retry_s, self._wait_s = fetch, retry_s, wait_s
         self._keys: KeySet | None = None
-        self._tried_at = self._asked_at = float("-inf")
+        self._tried_at = self._requested_at = float("-inf")
         self._changed = threading.Condition()
-        self._begun = self._ended = self._wanted = 0  # counts the fetches
-        self._answered = False  # whether the last one brought keys
+        self._started = self._finished = self._requested = 0  # numbers of fetches
+        self._succeeded = False  # whether the last fetch brought keys
         self._closed = False
         self._thread = threading.Thread(target=self._watch, name="issuer-keys", daemon=True)
 
@@ -64,7 +64,7 @@ class IssuerKeys:
     def find(self, key_id: str | None, algorithm: str) -> Sequence[jwt.PyJWK]:
         """Return the key of this id, or without an id the keys of the algorithm; at most three.
 
-        Raises Transient while none at all has ever been fetched.
+        Raises Transient until a fetch has succeeded.
         """
         keys = self._lookup(key_id, algorithm)
         if not keys:
@@ -79,69 +79,71 @@ class IssuerKeys:
         if key_id is not None:
             key = keys.get((key_id, algorithm))
             return () if key is None else (key,)
-        fitting = [key for (_, name), key in keys.items() if name == algorithm]
-        return fitting[:_UNNAMED_LIMIT]
+        candidates = [key for (_, name), key in keys.items() if name == algorithm]
+        return candidates[:_UNNAMED_LIMIT]
 
-    def _may_ask(self) -> bool:
+    def _may_request(self) -> bool:
         now = time.monotonic()
-        if now - max(self._tried_at, self._asked_at) < self._retry_s:
+        if now - max(self._tried_at, self._requested_at) < self._retry_s:
             return False
-        self._asked_at = now
+        self._requested_at = now
         return True
 
     def _await_fetch(self) -> None:
         """Wait for another request's fetch, or start one if it is due.
 
-        While the issuer is away only one request waits, and holds up no other.
+        While the issuer is unavailable only one request waits; the others return at once.
         """
         with self._changed:
-            shared = self._wanted > self._ended and self._answered
+            shared = self._requested > self._finished and self._succeeded
             if not shared:
-                if not self._may_ask():
+                if not self._may_request():
                     return
-                self._wanted = (
-                    self._begun + 1
+                self._requested = (
+                    self._started + 1
                 )  # a fetch in progress may have started before the key was published
-            number = self._wanted
+            number = self._requested
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._ended >= number or self._closed, self._wait_s)
+            self._changed.wait_for(lambda: self._finished >= number or self._closed, self._wait_s)
 
     def _watch(self) -> None:
         while not self._closed:
-            self._begun += 1
+            self._started += 1
             self._try_fetch()
             with self._changed:
-                self._tried_at, self._ended = time.monotonic(), self._begun
+                self._tried_at, self._finished = time.monotonic(), self._started
                 self._changed.notify_all()
-                pause_s = _REFRESH_S if self._answered else self._retry_s
-                self._changed.wait_for(lambda: self._wanted > self._begun or self._closed, pause_s)
+                pause_s = _REFRESH_S if self._succeeded else self._retry_s
+                self._changed.wait_for(
+                    lambda: self._requested > self._started or self._closed, pause_s
+                )
 
     def _try_fetch(self) -> None:
         try:
             keys = self._fetch()
         except OrdersError as error:
-            self._answered = False
+            self._succeeded = False
             _log.warning("issuer_keys.not_fetched", error=str(error))
             return
-        self._answered = True  # before the keys: a request that sees them may share a fetch
+        self._succeeded = True  # before the keys: a request that sees them may share a fetch
         self._keys = keys
 
 
 class FetchedOnce:
-    """A check that fails until the keys could be fetched once, and never again."""
+    """A check that fails until the keys were fetched once; from then on it passes."""
 
     def __init__(self, fetch: Callable[[], KeySet]) -> None:
         self._fetch, self._fetched = fetch, False
 
     def __call__(self) -> None:
-        """Fetch unless that was done. Raises Transient, and InvalidAnswer without a usable key."""
+        """Fetch the keys, unless it has succeeded before. Raises Transient, InvalidAnswer."""
         if not self._fetched:
             self._fetch()
             self._fetched = True
 
 
 def jwks(url: str, algorithms: Iterable[str]) -> Callable[[], KeySet]:
-    """Return the fetch of a JWKS URL: bounded in time and size. Call it after fork."""
+    """Return a function that fetches a JWKS URL, limited in time and size. Call it after fork."""
     parts = urlsplit(url)
     path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
     policy = msgspec.structs.replace(
@@ -149,8 +151,8 @@ def jwks(url: str, algorithms: Iterable[str]) -> Callable[[], KeySet]:
     )
     upstream = Upstream("issuer", f"{parts.scheme}://{parts.netloc}", policy)
     request = HttpRequest("GET", path, "/jwks")
-    accepted = tuple(algorithms)
-    return lambda: upstream.call(request, lambda reply: _read(reply, accepted))
+    names = tuple(algorithms)
+    return lambda: upstream.call(request, lambda reply: _read(reply, names))
 
 
 def _read(reply: HttpResponse, algorithms: Iterable[str]) -> KeySet:

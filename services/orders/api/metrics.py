@@ -1,6 +1,6 @@
-"""The metrics that only the API exports, and the children of the shared ones, found once.
+"""Metrics that only the API exports, and cached children of shared metrics.
 
-`labels()` costs more than the increment, so children are kept.
+`labels()` costs more than the increment.
 """
 
 import functools
@@ -51,7 +51,7 @@ _METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 )
 _WRITE_S: Final = 0.2
-# Where the processes keep their metrics: prometheus_client's own variable.
+# prometheus_client reads from it the folder of all processes' metrics.
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -59,7 +59,7 @@ _exemplars: Exemplars | None = None
 
 
 def count_worker(at_once: int) -> None:
-    """Count this process, which serves so many requests at once. Call it once, after fork."""
+    """Count this process, which serves `at_once` requests at the same time. Call it after fork."""
     global _exemplars  # noqa: PLW0603 one file for each process, as the library's metrics have
     HTTP_WORKERS.set(at_once)
     HTTP_WORKER_STARTS.inc()
@@ -70,7 +70,10 @@ def count_worker(at_once: int) -> None:
 def note_trace(
     request: tuple[str, str, int], took_s: float, trace_id: str, *, creates: bool
 ) -> None:
-    """Remember the trace of a request (method, route, status), and that it made an order."""
+    """Keep the trace of a request (method, route, status) as an exemplar of its duration.
+
+    With `creates` the request has placed an order, whose duration gets an exemplar, too.
+    """
     if _exemplars is None:
         return
     method, route, status = request
@@ -93,15 +96,15 @@ def http_duration(method: str, route: str, status: int) -> Histogram:
 
 @functools.lru_cache(maxsize=1000)
 def order_requests(action: str, status: str) -> Tally:
-    """Return the counter of one way a request about orders ends."""
+    """Return the counter of requests with this action and status."""
     return Tally(ORDER_REQUESTS.labels(action, status))
 
 
 class MetricsWriter:
-    """Writes a few times a second what requests do not write themselves: pools' use, and tallies.
+    """Writes the use of the pools and the tallies five times a second, in place of the requests.
 
-    A request lends a connection for too short to set the gauge. `pools` are known by the server
-    behind them: an idle replica must not hide a full primary.
+    A request uses a connection too briefly to set the gauge itself. Each pool has a label of its
+    own, so that an idle replica does not hide a full primary.
     """
 
     def __init__(self, pools: Mapping[str, Pool]) -> None:
@@ -116,7 +119,7 @@ class MetricsWriter:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread, and write what is left."""
+        """Stop the thread, and write the tallies once more."""
         self._stop.set()
         flush_tallies()
 

@@ -21,7 +21,7 @@ Routes = Mapping[str, Mapping[str, Operation]]
 
 _REF: Final = "#/components/schemas/{name}"
 _LIMIT: Final = ("RateLimit", "RateLimit-Policy")
-_WAITS: Final = frozenset({409, 429, 503})
+_RETRYABLE: Final = frozenset({409, 429, 503})
 _CONTACT: Final = {
     "name": "Order platform maintainers", "url": "https://orders.example/platform",
 }  # fmt: skip
@@ -32,12 +32,12 @@ _TAGS: Final = {
 _SCHEME: Final = "bearer"
 _BEARER: Final = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
 # Answers to any request about orders; 401 and 403 only if tokens are required.
-_ANYWHERE: Final = {
+_COMMON_REFUSALS: Final = {
     429: "Over the rate limit.",
     500: "The service failed.",
     503: "The service cannot answer right now.",
 }
-_GUARDED: Final = {
+_TOKEN_REFUSALS: Final = {
     401: "No valid bearer token.",
     403: "The token lacks the scope, or names another user.",
 }
@@ -78,7 +78,7 @@ class OpenApi:
 def document(routes: Routes, *, tokens: bool, key_required: bool = False) -> Json:
     """Return the document; with `tokens` it asks for a bearer token and names the scopes.
 
-    With `key_required` a request that takes an Idempotency-Key has to have one.
+    With `key_required` a request that takes an Idempotency-Key must send one.
     """
     kinds = {Problem: None, **dict.fromkeys(_types(routes))}
     schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
@@ -107,10 +107,10 @@ def document(routes: Routes, *, tokens: bool, key_required: bool = False) -> Jso
         "components": {"schemas": _plain(components)},
     }
     if key_required:
-        _ask_for_keys(result["paths"])
+        _require_keys(result["paths"])
     if tokens:
         result["components"]["securitySchemes"] = {_SCHEME: _BEARER}
-        _ask_for_tokens(result["paths"], routes)
+        _require_tokens(result["paths"], routes)
     return result
 
 
@@ -149,8 +149,8 @@ def _operation(operation: Operation, schema_of: Schemas, refusals: Mapping[int, 
 def _refusals(template: str, operation: Operation, *, tokens: bool) -> dict[int, str]:
     if not template.startswith(API):
         return operation.refusals
-    refusals = {**_ANYWHERE, **operation.refusals}
-    return {**refusals, **operation.token_refusals, **_GUARDED} if tokens else refusals
+    refusals = {**_COMMON_REFUSALS, **operation.refusals}
+    return {**refusals, **operation.token_refusals, **_TOKEN_REFUSALS} if tokens else refusals
 
 
 def _parameter(parameter: Parameter, schema_of: Schemas) -> Json:
@@ -174,10 +174,10 @@ def _answer(answer: ResponseDoc, schema_of: Schemas, *, limited: bool) -> Json:
 
 
 def _refusal(status: int, reason: str, schema_of: Schemas, *, limited: bool) -> Json:
-    waits = ("Retry-After",) if status in _WAITS else ()
+    retry = ("Retry-After",) if status in _RETRYABLE else ()
     return {
         "description": reason,
-        "headers": _headers(*waits, *_LIMIT * limited),
+        "headers": _headers(*retry, *_LIMIT * limited),
         "content": {MEDIA_TYPE: {"schema": schema_of[Problem]}},
     }
 
@@ -189,17 +189,17 @@ def _headers(*names: str) -> Json:
     }
 
 
-def _ask_for_tokens(paths: Json, routes: Routes) -> None:
+def _require_tokens(paths: Json, routes: Routes) -> None:
     for template, operations in routes.items():
         for method, operation in operations.items():
             if operation.scope:
-                described = paths[template][method.lower()]
-                described["security"] = [{_SCHEME: []}]  # 3.0 allows scopes only with OAuth 2
-                described["description"] += f" The token needs the scope `{operation.scope}`."
-                described["x-required-scope"] = operation.scope
+                entry = paths[template][method.lower()]
+                entry["security"] = [{_SCHEME: []}]  # 3.0 allows scopes only with OAuth 2
+                entry["description"] += f" The token needs the scope `{operation.scope}`."
+                entry["x-required-scope"] = operation.scope
 
 
-def _ask_for_keys(paths: Json) -> None:
+def _require_keys(paths: Json) -> None:
     for operations in paths.values():
         for operation in operations.values():
             for parameter in operation["parameters"]:
@@ -207,12 +207,12 @@ def _ask_for_keys(paths: Json) -> None:
 
 
 def _plain(schema: Any) -> Any:
-    """Return a schema of msgspec in the words of JSON: patterns of ECMAScript, money a number."""
+    """Return msgspec's schema as 3.0 and 3.1 share it: ECMAScript patterns, decimals as numbers."""
     if isinstance(schema, list):
-        return [_plain(part) for part in schema]
+        return [_plain(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    plain = {name: _plain(part) for name, part in schema.items()}
+    plain = {name: _plain(value) for name, value in schema.items()}
     if {"type": "null"} in plain.get("anyOf", ()):  # 3.0 and 3.1 say "or null" in different ways
         del plain["anyOf"]
     if plain.get("required") == []:  # 3.0 wants at least one

@@ -26,7 +26,7 @@ from orders.domain.order import Id, Order, OrderView, orders_json
 _VERSION: Final = 1
 _POSITION: Final = struct.Struct(">Bqq")  # version, microseconds since 1970, order id
 _SEAL_BYTES: Final = 16
-# 33 bytes are 44 characters without padding or spare bits: one position has one spelling.
+# 33 bytes are exactly 44 characters, without padding or spare bits: a position has one cursor.
 PATTERN: Final = r"^[A-Za-z0-9_-]{44}\Z"
 _SHAPE: Final = re.compile(PATTERN)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -62,14 +62,14 @@ _PART: Final[dict[str, Any]] = {
 }
 _PARAMETERS: Final = (
     Parameter(name="userId", where="path", type=Id, description="Whose orders."),
-    # One parameter with an object is the only way to say that two members exclude each other. Its
-    # members are those of the query: `form` and `explode` are what a query has unless told.
+    # Only the schema of one object can say that two members exclude each other. Its members are
+    # those of the query, because `form` and `explode` are a query parameter's defaults.
     Parameter(
         name="part",
         where="query",
         type=Annotated[Raw, Meta(extra_json_schema=_PART)],
         description="The part of the list, as `?page=2&pageSize=50` or `?cursor=…`: either page or"
-        " cursor, not both. page × pageSize may not exceed {MAX_DEPTH}.",
+        f" cursor, not both. page × pageSize may not exceed {MAX_DEPTH}.",
     ),
 )
 
@@ -83,7 +83,7 @@ class PageQuery(msgspec.Struct, frozen=True):
 
     @property
     def offset(self) -> int:
-        """Rows before the page."""
+        """Number of rows before the page."""
         return (self.page - 1) * self.page_size
 
 
@@ -153,18 +153,18 @@ class UserOrders:
             raise Refusal(INVALID, "cursor is not valid for this list.") from None
 
     def _next(self, orders: Sequence[Order], query: PageQuery, user_id: int) -> str:
-        last = orders[query.page_size - 1]
-        position = Position(last.created_at, last.id)
+        order = orders[query.page_size - 1]
+        position = Position(order.created_at, order.id)
         sealed = seal(position, user_id, self._cursor_keys[0])
         members = f"cursor={sealed}&pageSize={query.page_size}"  # nothing in it needs an escape
         return f'</api/orders/user/{user_id}?{members}>; rel="next"'
 
 
 def page_query(query: str) -> PageQuery:
-    """Read the query of a list; members that are not ours are ignored."""
+    """Read the query of a list. Unknown members are ignored; raises Refusal for invalid ones."""
     if not query:
         return _FIRST_PAGE
-    members = _once(query)
+    members = _members(query)
     if "cursor" in members and "page" in members:
         raise Refusal(INVALID, "Give either page or cursor, not both.")
     page = PageQuery(
@@ -183,7 +183,7 @@ def page_query(query: str) -> PageQuery:
     return page
 
 
-def _once(query: str) -> dict[str, str]:
+def _members(query: str) -> dict[str, str]:
     try:
         fields = parse_qsl(query, keep_blank_values=True, max_num_fields=_FIELDS_LIMIT)
     except ValueError:
@@ -197,7 +197,7 @@ def _once(query: str) -> dict[str, str]:
 
 
 class InvalidCursor(ValueError):
-    """Take a cursor from a Link header of the same user's list, and leave it as it is."""
+    """Take an unchanged cursor from a Link header of the same user's list."""
 
 
 def sealing_key(secret: bytes) -> bytes:
@@ -206,7 +206,7 @@ def sealing_key(secret: bytes) -> bytes:
 
 
 def seal(position: Position, user_id: int, key: bytes) -> str:
-    """Return the cursor that leads behind `position` in the list of `user_id`."""
+    """Return the cursor of the orders after `position` in the list of `user_id`."""
     micros = (position.created_at - _EPOCH) // _MICROSECOND
     payload = _POSITION.pack(_VERSION, micros, position.order_id)
     return base64.urlsafe_b64encode(payload + _mac(payload, user_id, key)).decode("ascii")

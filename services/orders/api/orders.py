@@ -99,10 +99,10 @@ class OrderPlacement:
         exchange.total = order.total
         exchange.caller.require_identity(order.user_id)
         key = idempotency_key(req.env.get("HTTP_IDEMPOTENCY_KEY"), required=self._key_required)
-        accepted = self._accept(exchange, order, key)
-        show_answer(resp, accepted)
-        exchange.replayed = accepted.replayed
-        exchange.order_id = int(accepted.location.rpartition("/")[2])
+        answer = self._accept(exchange, order, key)
+        show_answer(resp, answer)
+        exchange.replayed = answer.replayed
+        exchange.order_id = int(answer.location.rpartition("/")[2])
         self._cache.note_existing(exchange.order_id)
 
     def _accept(self, exchange: HttpExchange, order: NewOrder, key: str | None) -> StoredAnswer:
@@ -110,7 +110,7 @@ class OrderPlacement:
         refusal = self._stock_refusal(order)
         if refusal is None:
             return self._orders.accept(order, exchange.context, principal, key)
-        # A replay gets the stored answer, whatever the stock is by now.
+        # A repeated request gets the stored answer, even if the stock is gone by now.
         replay = self._orders.replay(order, principal, key) if key is not None else None
         if replay is None:
             raise refusal
@@ -161,7 +161,7 @@ class OneOrder:
         self._orders, self._cache = ports.orders, ports.cache
 
     def on_get(self, req: Request, resp: Response, order_id: int) -> None:
-        """Answer the bytes that the cache keeps."""
+        """Answer with the order's JSON, from the cache if it has the order."""
         exchange = exchange_of(req.env)
         exchange.order_id = order_id
         order = self._cache.load(order_id, lambda: self._fetch(order_id))
@@ -182,12 +182,12 @@ class OneOrder:
         return None if order is None else snapshot(order)
 
 
-def show_answer(resp: Response, accepted: StoredAnswer) -> None:
-    """Answer with the stored answer, or the one that is stored for replays."""
-    resp.status = accepted.status
-    resp.data = accepted.body
-    resp.set_header("Location", accepted.location)
-    resp.set_header("ETag", accepted.etag)
+def show_answer(resp: Response, answer: StoredAnswer) -> None:
+    """Copy a stored answer into the response: a new one, or an earlier one for a replay."""
+    resp.status = answer.status
+    resp.data = answer.body
+    resp.set_header("Location", answer.location)
+    resp.set_header("ETag", answer.etag)
     resp.set_header("Cache-Control", "no-store")
-    if accepted.replayed:
+    if answer.replayed:
         resp.set_header("Idempotency-Replayed", "true")

@@ -97,7 +97,7 @@ SHED: Final = ProblemType(503, "Service Unavailable", _IANA + "temporary-reduced
 
 
 class Refusal(Exception):
-    """Answer with this problem; everything in it was written for the caller to read."""
+    """A problem to answer with. Its texts are for the caller to read."""
 
     def __init__(  # noqa: PLR0913 one for each member of a problem
         self,
@@ -120,7 +120,7 @@ class BodyTooLarge(OrdersError):
 
 
 class BodyIncomplete(OrdersError):
-    """Send the body whole, framed as HTTP/1.1 says (400)."""
+    """Send the whole body, framed as HTTP/1.1 requires (400)."""
 
 
 def not_found() -> Refusal:
@@ -162,7 +162,7 @@ def _internal(error: Exception) -> Refusal:
 
 
 def _http(error: falcon.HTTPError) -> Refusal:
-    """Translate what Falcon itself refuses."""
+    """Return the refusal for an error that Falcon raised."""
     status = HTTPStatus(error.status_code)
     fields = dict(error.headers or {})
     return Refusal(_kind(status), f"{status.phrase}.", headers=list(fields.items()))
@@ -202,9 +202,9 @@ def refusal(error: Exception, *, repeatable: bool = True) -> Refusal:
     return _internal(error)
 
 
-def render(refused: Refusal, path: str, context: Context) -> bytes:
+def render(error: Refusal, path: str, context: Context) -> bytes:
     """Return the body of the answer to a request for `path`."""
-    kind, detail = refused.kind, refused.detail
+    kind, detail = error.kind, error.detail
     # A URI reference without a host, from the path as WSGI tunnels it.
     octets = path.lstrip("/")[:256].encode("latin-1", "replace")
     problem = Problem(
@@ -216,23 +216,23 @@ def render(refused: Refusal, path: str, context: Context) -> bytes:
         error=detail,
         correlation_id=context.correlation_id,
         trace_id=context.trace_id,
-        errors=refused.faults,
-        violated_policies=refused.violated_policies,
-        reason=refused.reason or UNSET,
+        errors=error.faults,
+        violated_policies=error.violated_policies,
+        reason=error.reason or UNSET,
     )
     return msgspec.json.encode(problem)
 
 
 @functools.cache
 def status_line(status: int) -> str:
-    """Return what WSGI calls a status: `404 Not Found`."""
+    """Return the status line that WSGI expects: `404 Not Found`."""
     return f"{status} {HTTPStatus(status).phrase}"
 
 
-def headers(refused: Refusal) -> list[tuple[str, str]]:
-    """Return the fields of the answer, without those that every answer has."""
+def headers(error: Refusal) -> list[tuple[str, str]]:
+    """Return the header fields of the answer, without those that every answer has."""
     return [
         ("Content-Type", MEDIA_TYPE),
         ("Cache-Control", "no-store"),
-        *refused.headers,
+        *error.headers,
     ]

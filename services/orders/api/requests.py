@@ -1,10 +1,10 @@
-"""Decode requests: the body, ids in paths, and header fields. Whatever does not fit is refused.
+"""Decode requests: the body, ids in paths, and header fields; refuse invalid ones.
 
 Falcon's `bounded_stream` is empty for a chunked body, and reading to the end is safe only where
 the server marks the end (`wsgi.input_terminated`; gunicorn and meinheld do).
 
-The header of a key is read as draft-ietf-httpapi-idempotency-key-header-07 says; a bare token is
-taken as well as the draft's quoted string, because that is what most clients send.
+Idempotency-Key follows draft-ietf-httpapi-idempotency-key-header-07. A bare token is accepted as
+well as the draft's quoted string, because most clients send one.
 """
 
 import re
@@ -41,14 +41,14 @@ from orders.domain.order import (
     parse_total,
 )
 
-# gthread waits for a body without end; a client that is silent for this long is given up.
+# gthread would wait forever for the rest of a body; after this long a silent client is refused.
 STALL_S: Final = 10.0
 
 
 def read_body(environ: dict[str, Any], limit_bytes: int = BODY_LIMIT_BYTES) -> bytes:
     """Return the whole body, chunked or not; never reads more than the limit and one byte.
 
-    Raises BodyTooLarge, also when only the declared length says so, and BodyIncomplete.
+    Raises BodyTooLarge, also for a declared length above the limit, and BodyIncomplete.
     """
     length = _declared_length(environ)
     if length is not None and length > limit_bytes:
@@ -78,22 +78,22 @@ def _read(environ: dict[str, Any], size: int) -> bytes:
         connection.settimeout(STALL_S)
     try:
         body: bytes = environ["wsgi.input"].read(size)
-    except (OSError, ParseException) as error:  # closed, silent, or chunks that are none
+    except (OSError, ParseException) as error:  # closed, silent, or malformed chunks
         raise BodyIncomplete("The body ends too early or its chunks are malformed.") from error
     return body
 
 
-# What is named at most; a body of 64 KiB could hold thousands of faults.
+# Most faults that an answer names; a body of 64 KiB could have thousands.
 _FAULTS_LIMIT: Final = 20
-# A body with more quotes or brackets is refused before anything of it is built. An order has 12
-# quotes and one bracket; the rest is room for mistakes that are worth naming.
+# A body with more quotes or brackets is refused before it is decoded. An order has 12 quotes and
+# one bracket; the limits are higher, so that common mistakes are reported in detail.
 _QUOTES_LIMIT: Final = 2 * 2 * _FAULTS_LIMIT
 _BRACKETS_LIMIT: Final = 32
 _TOTAL_SCHEMA: Final[dict[str, Any]] = {
     "type": "number",
     "minimum": 0.01,
     "maximum": float(MAX_TOTAL),
-    # In arithmetic of floats 19.9 is no multiple of it: validate with decimals.
+    # In floating point 19.9 is not a multiple of 0.01: validate with decimals.
     "multipleOf": 0.01,
     "description": "Amount to charge; at most two decimal places.",
 }
@@ -116,7 +116,7 @@ _MEMBERS: Final[dict[str, Any]] = {
     field.encode_name: get_type_hints(OrderRequest, include_extras=True)[field.name]
     for field in msgspec.structs.fields(OrderRequest)
 }
-# Of a body that decoded: five names and the one string value. More of them: a member is repeated.
+# Quotes in a valid body: five names and one string value. More mean that a member is repeated.
 _QUOTES: Final = 2 * (len(_MEMBERS) + 1)
 _WORDS: Final = {
     "object": "an object", "array": "an array", "str": "a string", "int": "an integer",
@@ -137,13 +137,13 @@ def check_media_type(content_type: str | None, content_encoding: str | None) -> 
 
 
 def _is_json(content_type: str) -> bool:
-    kind, *parts = (part.strip(" \t").lower() for part in content_type.split(";"))
-    parameters = [part for part in parts if part]  # RFC 9110, 5.6.6: a parameter may be empty
-    allowed = ("charset=utf-8", 'charset="utf-8"')
+    kind, *parameters = (text.strip(" \t").lower() for text in content_type.split(";"))
+    parameters = [text for text in parameters if text]  # RFC 9110, 5.6.6: it may be empty
+    charsets = ("charset=utf-8", 'charset="utf-8"')
     return (
         kind == "application/json"
         and len(parameters) < 2
-        and all(parameter in allowed for parameter in parameters)
+        and all(parameter in charsets for parameter in parameters)
     )
 
 
@@ -165,7 +165,7 @@ def decode_order(body: bytes) -> NewOrder:
 
 
 def _refusal(body: bytes) -> Refusal:
-    """Look at a body again, slowly, to name the first faults."""
+    """Decode the body again, more slowly, and report its first faults."""
     excess = _excess(body)
     if excess is not None:
         return Refusal(INVALID, excess, faults=[Fault("#", excess)])
@@ -178,7 +178,7 @@ def _refusal(body: bytes) -> Refusal:
     except UnicodeDecodeError:
         return _malformed("The body is not valid UTF-8.")
     except msgspec.DecodeError as error:
-        # What msgspec says about the bytes names a place and repeats no contents.
+        # msgspec's message names a position and repeats no contents of the body.
         detail = str(error).removeprefix("JSON is malformed: ").lower()
         return _malformed(f"The body is not valid JSON: {detail}.")
     faults = list(islice(_faults(members), _FAULTS_LIMIT))
@@ -231,7 +231,7 @@ def _complaint(name: str, kind: Any, literal: bytes) -> str | None:
 
 
 def _plain(message: str) -> str:
-    """Say msgspec's `Expected `int`, got `str`` without its type names."""
+    """Return msgspec's message, like `Expected `int`, got `str``, without its type names."""
     if "regex" in message:
         return "expected 1 to 64 of the characters A-Z a-z 0-9 _ . : -"
     for word, plain in _WORDS.items():
@@ -240,7 +240,7 @@ def _plain(message: str) -> str:
 
 
 def _pointer(name: str) -> str:
-    """Return the place of a member (RFC 6901, as a URI fragment)."""
+    """Return the JSON pointer of a member (RFC 6901, as a URI fragment)."""
     escaped = name[:64].replace("~", "~0").replace("/", "~1")
     return "#/" + quote(escaped, safe="~!$&'()*+,;=:@-._")
 

@@ -1,12 +1,12 @@
-"""The types that resources are written with.
+"""The types that all resources share.
 
 An `Operation` describes each method for the OpenAPI document. The `HttpExchange` holds the state of
-the request being answered; its `Caller` says who asks and what they may do. `ApiPorts` are the
+the request being answered, with its `Caller` and their rights. `ApiPorts` are the
 resources' dependencies.
 
 With `ORDERS_AUTH=off` every caller has all rights, and a request counts for its user.
-With `jwt` the token's subject is the user: orders of others do not exist for it, unless it has
-the scope `orders:admin`.
+With `jwt` the token's subject is the user. It gets 404 for orders of others, unless it has the
+scope `orders:admin`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ from orders.probes import Checks
 from orders.telemetry.context import Context
 from orders.upstream.inventory import AdmissionCheck
 
-# What a responder is called with, by name.
+# A responder's arguments by name.
 Arguments = Mapping[str, Any]
 Decode = Callable[[dict[str, Any], dict[str, str]], Arguments]
 UNMATCHED: Final = "unmatched"
@@ -59,12 +59,11 @@ class ResponseDoc(msgspec.Struct, frozen=True, kw_only=True):
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One method of one resource.
 
-    `decode` turns the WSGI environment and the path's parameters into the responder's arguments;
-    it raises Refusal. `user` tells which user they name: without tokens the request counts for
-    that user. With `recent_write` the user's lists are read on the primary for a while ("mark"), or
-    the responder is told whether they must be ("look up": `exchange.wrote_recently`). All three
-    hold below /api/ only.
-    `refusals` are problems, by status; `token_refusals` come only where tokens are asked for.
+    Three members are used only below /api/. `decode` turns the WSGI environment and the path's
+    parameters into the responder's arguments; it raises Refusal. `user` returns the user that the
+    arguments name; without tokens the request counts for that user. `recent_write` says whether the
+    user becomes a recent writer ("mark"), or whether `exchange.wrote_recently` is set ("look up").
+    `refusals` are problems by status; `token_refusals` are those that only occur with tokens.
     """
 
     id: str
@@ -72,7 +71,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     action: str | None = None  # label of order_requests_total
     scope: str | None = None
-    public: bool = False  # asks for no token
+    public: bool = False  # needs no token
     decode: Decode = lambda _env, path: path
     user: Callable[[Arguments], int | None] = lambda _arguments: None
     recent_write: Literal["mark", "look up"] | None = None
@@ -93,9 +92,9 @@ class Resource(Protocol):
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """An authenticated caller. `subject` is None where nobody has to say who they are.
+    """An authenticated caller. `subject` is None without authentication.
 
-    `claims` are those of the token that the rate limit's policies name.
+    `claims` are the token's claims that the rate limit's policies use.
     """
 
     subject: str | None
@@ -104,7 +103,7 @@ class Caller(msgspec.Struct, frozen=True):
 
     @property
     def user_id(self) -> int | None:
-        """The user that the subject stands for; None for a subject that is no user's id."""
+        """The subject as a user's id; None if it is not one."""
         subject = self.subject
         if subject is not None and subject.isascii() and subject.isdigit() and len(subject) <= 16:
             return int(subject)
@@ -112,11 +111,11 @@ class Caller(msgspec.Struct, frozen=True):
 
     @property
     def sees_everything(self) -> bool:
-        """Whether orders of every user exist for the caller."""
+        """Whether the caller may see the orders of every user."""
         return self.subject is None or ADMIN in self.scopes
 
     def require(self, scope: str) -> None:
-        """Refuse a caller without the scope; admin has them all."""
+        """Raise Refusal if the caller lacks the scope; admin includes all scopes."""
         if scope not in self.scopes and ADMIN not in self.scopes:
             raise Refusal(
                 FORBIDDEN,
@@ -125,11 +124,11 @@ class Caller(msgspec.Struct, frozen=True):
             )
 
     def may_see(self, owner_id: int) -> bool:
-        """Whether orders of this user exist for the caller."""
+        """Return whether the caller may see the orders of this user."""
         return self.sees_everything or self.subject == str(owner_id)
 
     def require_identity(self, user_id: int) -> None:
-        """Refuse to order for another user."""
+        """Raise Refusal if the caller may not place orders for this user."""
         if not self.may_see(user_id):
             raise Refusal(FORBIDDEN, "userId must be the subject of the token.")
 
@@ -150,10 +149,10 @@ class Authentication(Protocol):
 
 
 class NoAuthentication:
-    """Trust everybody: for a machine of one's own, or behind something that has checked."""
+    """Trust every caller: for your own machine, or behind a proxy that authenticates."""
 
     def caller(self, _authorization: str | None) -> Caller:
-        """Return the one caller there is."""
+        """Return the caller with all scopes."""
         return EVERYBODY
 
 
@@ -176,7 +175,7 @@ class HttpExchange(msgspec.Struct):
     total: Decimal | None = None
 
     def attach(self, env: dict[str, Any]) -> None:
-        """Store it in the WSGI environment."""
+        """Store the exchange in the WSGI environment."""
         env[_KEY] = self
 
 
@@ -187,9 +186,9 @@ def exchange_of(env: dict[str, Any]) -> HttpExchange:
 
 
 class ApiPorts(msgspec.Struct, frozen=True, kw_only=True):
-    """The collaborators and the few choices of `create_app`.
+    """The dependencies and options of `create_app`.
 
-    `limiter` is None where nothing is limited, `writers` where all reads are on the primary.
+    `limiter` is None without a rate limit, `writers` is None if all reads use the primary.
     """
 
     orders: Orders
@@ -208,4 +207,4 @@ class ApiPorts(msgspec.Struct, frozen=True, kw_only=True):
     max_in_flight: int = 0
     max_wait_s: float = 0
     docs: bool = True
-    tokens: bool = False  # whether the documentation speaks of tokens and scopes
+    tokens: bool = False  # whether the documentation describes tokens and scopes

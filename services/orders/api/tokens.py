@@ -1,7 +1,7 @@
 """Bearer tokens: JSON Web Tokens, verified with the issuer's key.
 
-Refused before anything else is looked at: an algorithm that is not configured (`none` never is),
-and a public key offered as a shared secret. RFC 8725.
+As RFC 8725 demands, the algorithm is checked first: it has to be configured, `none` cannot be, and
+a public key is never used as a shared secret.
 """
 
 import re
@@ -23,9 +23,9 @@ _SHARED: Final = frozenset({"HS256", "HS384", "HS512"})
 _PUBLIC: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 )
-# A verified token is believed for so long without another look: RSA costs 60 µs, ECDSA 150.
-_REMEMBER_S: Final = 30.0
-_REMEMBER_TOKENS: Final = 5_000  # about 1 kB each
+# How long a verified token is trusted: verification costs 60 µs with RSA and 150 µs with ECDSA.
+_CACHE_S: Final = 30.0
+_CACHE_TOKENS: Final = 5_000  # about 1 kB each
 _SUBJECT_LIMIT: Final = 128
 _LONGEST_TOKEN: Final = 8_000
 _PEM: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
@@ -36,7 +36,7 @@ class Keys(Protocol):
     """Where verification keys come from: a setting, or the issuer's JWKS."""
 
     def find(self, key_id: str | None, algorithm: str) -> Sequence[Any]:
-        """Return the keys, as PyJWT takes them, of which one may have signed; or none."""
+        """Return the keys, as PyJWT takes them, that may have signed the token."""
 
 
 class ConfiguredKeys:
@@ -46,35 +46,35 @@ class ConfiguredKeys:
         self._keys = _keys_in(text)
 
     def find(self, _key_id: str | None, _algorithm: str) -> Sequence[Any]:
-        """Return all of them: their tokens need not name a key."""
+        """Return all keys: tokens need not name one."""
         return self._keys
 
 
 def _keys_in(text: str) -> tuple[str, ...]:
-    """Part public keys in PEM, which follow each other, or two secrets with a space between.
+    """Split a setting into PEM blocks, or into two secrets with a space between.
 
-    Words that are too short to be secrets are one secret together, with their spaces.
+    If a word is too short for a secret, the text is one secret with spaces.
     """
     if blocks := tuple(block[0] for block in _PEM.finditer(text)):
         return blocks
     parts = text.split(" ")
-    two = len(parts) == 2 and min(map(len, parts)) >= _LEAST_SECRET
-    return tuple(parts) if two else (text,)
+    are_secrets = len(parts) == 2 and min(map(len, parts)) >= _LEAST_SECRET
+    return tuple(parts) if are_secrets else (text,)
 
 
 class TokenAuthentication:
     """Turn `Authorization: Bearer …` into a Caller."""
 
     def __init__(self, keys: Keys, settings: AuthSettings, claims: Iterable[str] = ()) -> None:
-        """Note the claims of these names with the caller."""
+        """Copy the claims with these names to each caller."""
         self._keys, self._claims = keys, frozenset(claims)
         self._algorithms = accepted_algorithms(settings)
         self._issuer, self._audience = settings.issuer, settings.audience
         self._leeway_s = settings.leeway_s
-        self._verified = _Verified()
+        self._verified = _VerifiedTokens()
 
     def caller(self, authorization: str | None) -> Caller:
-        """Return who the token speaks for. Raises Refusal, Transient while there are no keys."""
+        """Return the token's caller. Raises Refusal, and Transient while there are no keys."""
         if authorization is None:
             raise _unauthenticated("Send a bearer token.", token_given=False)
         scheme, _, token = authorization.partition(" ")
@@ -88,14 +88,14 @@ class TokenAuthentication:
         return caller
 
     def _verify(self, token: str) -> tuple[Caller, float]:
-        """Return who the token speaks for, and until when. Raises Refusal, Transient."""
+        """Return the token's caller and the time of its expiry. Raises Refusal, Transient."""
         try:
             claims = self._decode(token)
             expires_at = float(claims["exp"])
-            if expires_at <= time.time():  # the leeway is for clocks that are ahead, not for this
+            if expires_at <= time.time():  # no leeway here: it is for `iat` and `nbf`
                 raise jwt.ExpiredSignatureError
-            noted = _noted(claims, self._claims)
-            return Caller(_subject(claims), _scopes(claims), noted), expires_at
+            further = _text_claims(claims, self._claims)
+            return Caller(_subject(claims), _scopes(claims), further), expires_at
         # PyJWT lets a few errors of hostile JSON through: `exp` of 1e999, deep nesting.
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             expired = isinstance(error, jwt.ExpiredSignatureError)
@@ -110,12 +110,12 @@ class TokenAuthentication:
         refusal: jwt.PyJWTError = jwt.InvalidKeyError()
         for key in self._keys.find(header.get("kid"), algorithm):
             try:
-                return self._claims_by(key, token, algorithm)
+                return self._verified_claims(key, token, algorithm)
             except (jwt.InvalidSignatureError, jwt.InvalidKeyError) as error:
                 refusal = error
         raise refusal
 
-    def _claims_by(self, key: Any, token: str, algorithm: str) -> dict[str, Any]:
+    def _verified_claims(self, key: Any, token: str, algorithm: str) -> dict[str, Any]:
         return jwt.decode(
             token,
             key,
@@ -137,8 +137,8 @@ def _unauthenticated(detail: str, *, token_given: bool = True) -> Refusal:
     return Refusal(UNAUTHENTICATED, detail, headers=[(CHALLENGE, challenge)])
 
 
-class _Verified:
-    """Tokens that were verified a moment ago."""
+class _VerifiedTokens:
+    """A cache of callers by token, up to `_CACHE_S` after the token was verified."""
 
     def __init__(self) -> None:
         self._callers: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
@@ -149,16 +149,16 @@ class _Verified:
         return entry[0] if entry is not None and time.time() < entry[1] else None
 
     def add(self, token: str, caller: Caller, expires_at: float) -> None:
-        until = min(expires_at, time.time() + _REMEMBER_S)
+        until = min(expires_at, time.time() + _CACHE_S)
         with self._lock:
             self._callers.pop(token, None)
             self._callers[token] = caller, until
-            if len(self._callers) > _REMEMBER_TOKENS:
+            if len(self._callers) > _CACHE_TOKENS:
                 self._callers.popitem(last=False)
 
 
 def accepted_algorithms(settings: AuthSettings) -> frozenset[str]:
-    """Return the algorithms to accept. Raises SettingError for a choice that invites forgery."""
+    """Return the algorithms to accept. Raises SettingError for algorithms that allow forgery."""
     names = frozenset(name.strip() for name in settings.algorithms.split(",") if name.strip())
     unknown = sorted(names - _SHARED - _PUBLIC)
     if unknown or not names:
@@ -185,16 +185,16 @@ def _subject(claims: dict[str, Any]) -> str:
     subject = claims["sub"]
     if not isinstance(subject, str) or not 0 < len(subject) <= _SUBJECT_LIMIT:
         raise _unauthenticated("The token names no subject.")
-    subject.encode()  # a lone surrogate is no text: UnicodeEncodeError, a ValueError
+    subject.encode()  # refuses a lone surrogate: UnicodeEncodeError is a ValueError
     return subject
 
 
-def _noted(claims: dict[str, Any], names: frozenset[str]) -> dict[str, str]:
-    """Return the claims of these names that are a text or a whole number; others do not count."""
+def _text_claims(claims: dict[str, Any], names: frozenset[str]) -> dict[str, str]:
+    """Return the claims with these names as text; only strings and integers count."""
     values = {name: claims.get(name) for name in names}
     texts = {name: str(value) for name, value in values.items() if type(value) in {str, int}}
     for text in texts.values():
-        text.encode()  # as the subject: UnicodeEncodeError, a ValueError
+        text.encode()  # refuses a lone surrogate, as above
     return {name: text for name, text in texts.items() if text}
 
 

@@ -41,8 +41,8 @@ from orders.upstream.inventory import AdmissionCheck, Inventory
 from orders.upstream.policy import policy_of
 
 _APPLICATION: Final = "orders-api"
-# All pods see the same primary. If it moves within this time, no pod is taken out of the
-# Service, where they would stay for another period of their probe.
+# A promotion within this time makes no pod unready. All pods lose the same primary, and they would
+# stay out of the Service until their next probe.
 _PROMOTION_S: Final = 10.0
 
 
@@ -133,21 +133,17 @@ def _issuer_checks(settings: AuthSettings) -> Sequence[Check]:
 
 
 def _checks(pool: Pool, redis: Redis) -> Sequence[Check]:
-    """PostgreSQL decides; without Redis the service is only slower."""
+    """Return the checks. Only PostgreSQL is critical: without Redis the service is just slower."""
     checks = [Check("postgres", pool.ping, forgiven=lambda: pool.unwell_s < _PROMOTION_S)]
     if redis.target is not None:
-        checks.append(Check("redis", lambda: _ping(redis), critical=False))
+        checks.append(Check("redis", lambda: redis.call(b"PING"), critical=False))
     return checks
 
 
-def _ping(redis: Redis) -> None:
-    redis.call(b"PING")
-
-
 def _batching(settings: Settings) -> Batching:
-    """Take orders that come together at once, where a process has one thread.
+    """Return how orders are committed: several in one statement if a process has one thread.
 
-    The set that waits for PostgreSQL keeps a connection; another is left for reads.
+    That statement keeps a connection while it waits, so reads need a second one.
     """
     if not _commits_are_shared(settings):
         return unbatched
@@ -215,7 +211,7 @@ def _authentication(settings: Settings, closing: ExitStack) -> Authentication:
     auth = settings.auth
     if auth.mode == "off":
         return NoAuthentication()
-    # Imported late, here and above: who reads no tokens does not pay for a library of cryptography.
+    # Imported late, here and above: without tokens, no process loads the cryptography library.
     from orders.api.issuer import IssuerKeys, jwks
     from orders.api.tokens import ConfiguredKeys, TokenAuthentication, accepted_algorithms
 
@@ -253,7 +249,7 @@ def _check_tenants(settings: Settings) -> None:
 
 
 def _check_database(settings: DatabaseSettings) -> None:
-    """Refuse URLs that cannot be read here, not in each worker."""
+    """Refuse malformed URLs once, before each worker reads them. Raises SettingError."""
     connection.primary(settings)
     connection.sessions(settings)
     for url in settings.replica_urls:
@@ -272,11 +268,11 @@ C = TypeVar("C", bound=_Closable)
 S = TypeVar("S", bound=_Startable)
 
 
-def _closed_by(closing: ExitStack, part: C) -> C:
-    closing.callback(part.close)
-    return part
+def _closed_by(closing: ExitStack, component: C) -> C:
+    closing.callback(component.close)
+    return component
 
 
-def _started(closing: ExitStack, part: S) -> S:
-    part.start()
-    return _closed_by(closing, part)
+def _started(closing: ExitStack, component: S) -> S:
+    component.start()
+    return _closed_by(closing, component)

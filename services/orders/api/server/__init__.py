@@ -1,1 +1,1 @@
-"""How the API is served: gunicorn, our worker class over meinheld, the admin process beside it."""
+"""Serve the API: gunicorn's master, our worker class over meinheld, and the admin process."""

@@ -1,4 +1,4 @@
-"""The api's admin process: probes cannot wait behind requests, which take turns in a worker."""
+"""The api's admin process: in a worker, probes would wait behind other requests."""
 
 import os
 import shutil
@@ -24,13 +24,13 @@ from orders.telemetry import exemplars
 from orders.telemetry.build import Identified
 
 # How soon the process notices that the master is gone.
-_LOOK_S: Final = 0.25
+_MASTER_CHECK_S: Final = 0.25
 _RESTART_S: Final = 1.0
 # The terminal sends Ctrl-C to all processes, but probes must be answered until the master ends.
-_IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
-_DEFAULT: Final = (signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
+_IGNORED_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+_DEFAULT_SIGNALS: Final = (signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 
-# Metrics that say something of the process that serves them, not of the API.
+# Metrics of the process that serves them, not of the API.
 _OF_ONE_PROCESS: Final = ("process_", "python_")
 
 _log = structlog.get_logger(__name__)
@@ -77,7 +77,7 @@ class AdminProcess:
     def _run(self, master: int, listeners: Iterable[Any]) -> NoReturn:
         status = 1
         try:
-            _become_a_child(listeners)
+            _reset_after_fork(listeners)
             folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
             metrics = Identified(
                 DeclaredMetrics(folder, self._master_began_at), load(BuildSettings, os.environ)
@@ -85,22 +85,22 @@ class AdminProcess:
             admin = Admin(Checks(self._checks()), self._state, metrics)
             AdminServer(self.listener, admin).start()
             while os.getppid() == master:
-                time.sleep(_LOOK_S)
-            # Killed: nobody else is left to tidy up.
+                time.sleep(_MASTER_CHECK_S)
+            # The master was killed, so it did not remove its folder.
             shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
             status = 0
-        except Exception:  # noqa: BLE001 the master restarts it; this line is all that is left
+        except Exception:  # noqa: BLE001 logged, and the master restarts the process
             _log.exception("admin_process.failed")
         finally:
             os._exit(status)  # not through the master's own clean-up
 
 
-def _become_a_child(listeners: Iterable[Any]) -> None:
-    """Undo the master's own set-up."""
+def _reset_after_fork(listeners: Iterable[Any]) -> None:
+    """Give the process its own name and signal handlers, and close the master's listeners."""
     name_process("orders-admin")
-    for number in _IGNORED:
+    for number in _IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    for number in _DEFAULT:
+    for number in _DEFAULT_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     for listener in listeners:
         listener.close()
@@ -113,14 +113,14 @@ def name_process(name: str) -> None:
 
 
 class DeclaredMetrics(Collector):
-    """The sums over all workers, and of metrics without a value yet at least HELP and TYPE."""
+    """Collects the sums over all workers; a metric without a value has only HELP and TYPE."""
 
     def __init__(self, folder: str, began_at: float) -> None:
         self._began_at, self._folder = began_at, Path(folder)
         self._sums = MultiProcessCollector(None, folder)  # type: ignore[no-untyped-call] # no types
 
     def collect(self) -> Iterator[Metric]:
-        """Yield each metric once; the start time is that of the master, as other processes' is."""
+        """Yield each metric once. The start time is that of the master."""
         yield GaugeMetricFamily(
             "process_start_time_seconds",
             "Start time of the process since unix epoch in seconds.",
@@ -133,5 +133,5 @@ class DeclaredMetrics(Collector):
             yield metric
         for metric in REGISTRY.collect():
             if metric.name not in names and not metric.name.startswith(_OF_ONE_PROCESS):
-                metric.samples = []  # this process's own
+                metric.samples = []  # the values of this process alone
                 yield metric

@@ -1,4 +1,4 @@
-"""Serve the API with gunicorn: its configuration, from our settings, and nothing from elsewhere.
+"""Serve the API with gunicorn, which is configured by our settings alone.
 
 `ApiArbiter` is gunicorn's master, which drains before it stops and keeps the admin process.
 """
@@ -48,8 +48,8 @@ def serve(
 ) -> int:
     """Serve until a signal ends it; return the exit code. Call it inside `metrics_folder()`.
 
-    `app_factory` runs in each worker, `checks` in the admin process, both after the fork: there
-    they open connections and start threads. What is imported before is shared by all of them.
+    `app_factory` runs in each worker, `checks` in the admin process. Both run after the fork, where
+    they may open connections and start threads. Modules imported before it are shared.
     Raises SettingError if the admin port is taken.
     """
     master = os.getpid()
@@ -103,14 +103,14 @@ class _Application(BaseApplication):  # type: ignore[misc] # gunicorn ships no t
         def post_fork(_master: Any, worker: Any) -> None:
             name_process("orders-worker")
             self._admin.listener.close()
-            worker.notify()  # from here on the clock runs: a start that hangs is killed, too
+            worker.notify()  # the first beat: from now on a start that hangs is killed, too
 
         def post_worker_init(_worker: Any) -> None:
             self._state.start()
 
         def pre_request(_worker: Any, request: Any) -> None:
-            # gthread ends a connection with so much of an unread body, after an answer that
-            # promised to keep it; meinheld, which has no such hook, reads every body whole.
+            # gthread closes a connection with this much unread body, although the answer promised
+            # to keep it open. meinheld does not call this hook; it reads every body whole.
             length = getattr(request.body.reader, "length", None)  # None: chunked
             if length is None or length >= _DRAIN_MAX_BYTES:
                 request.force_close()
@@ -145,7 +145,7 @@ def configuration(settings: ApiSettings) -> dict[str, Any]:
         "worker_connections": _CONNECTIONS,
         "max_requests": settings.max_requests,
         "max_requests_jitter": settings.max_requests_jitter,
-        # As at the gateway, so that neither refuses what the other lets through.
+        # The gateway's limits, so that both accept the same requests.
         "limit_request_line": 8190,
         "limit_request_fields": 100,
         "limit_request_field_size": 8190,
@@ -154,7 +154,7 @@ def configuration(settings: ApiSettings) -> dict[str, Any]:
         "keepalive": settings.keepalive_s,
         "worker_tmp_dir": memory_folder(),
         "preload_app": False,  # pools and telemetry do not survive a fork
-        "control_socket_disable": True,  # it would be made in $HOME
+        "control_socket_disable": True,  # its socket would be in $HOME
         "logger_class": _Log,
         "proc_name": "orders-api",
     }
@@ -178,7 +178,7 @@ def _prepare_to_fork(master: Any) -> None:
 
 
 class _Log(Logger):  # type: ignore[misc] # gunicorn ships no types
-    """gunicorn's lines go where all others go; the application writes the access log."""
+    """Passes gunicorn's log lines to the root logger; the application writes the access log."""
 
     def setup(self, cfg: Any) -> None:
         self.cfg = cfg
@@ -206,7 +206,7 @@ class ApiArbiter(Arbiter):  # type: ignore[misc] # gunicorn ships no types
 
     def spawn_worker(self) -> int:
         """Start one worker; gunicorn starts up to 256 of them in one turn, 0.1 s apart."""
-        self._state.beat(())  # within a long turn of the loop
+        self._state.beat(())  # one turn of the loop may take long
         pid: int = super().spawn_worker()
         return pid
 

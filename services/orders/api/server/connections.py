@@ -1,4 +1,4 @@
-"""The client connections of this process, asked from the kernel: meinheld keeps them to itself."""
+"""Find the client connections of this process in the kernel, because meinheld hides them."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ def open_connections(listeners: Sequence[Any]) -> Iterator[socket.socket]:
 
 
 def idle_for(connection: socket.socket, seconds: float) -> bool:
-    """Return whether nothing came in for so long; a Unix socket always counts as idle."""
+    """Return whether no data came for `seconds`; a Unix socket always counts as idle."""
     if connection.family == socket.AF_UNIX:
         return True
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECV.size)
@@ -39,18 +39,18 @@ def idle_for(connection: socket.socket, seconds: float) -> bool:
 def shut_for_reading(connection: socket.socket) -> None:
     """Let the server see an end of input.
 
-    It closes an idle connection and answers 503 to a request sent by half; whatever came whole
-    before is still read and answered.
+    It then closes an idle connection, and answers 503 to an incomplete request. Complete requests
+    are still read and answered.
     """
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RD)
 
 
 def peer_address(environ: dict[str, Any]) -> str:
-    """Return who is at the other end of the request's connection.
+    """Return the address of the request's client, as the kernel knows it.
 
     meinheld's own REMOTE_ADDR is the address of the connection accepted *last*, because all of them
-    share the static buffer of inet_ntoa(). For a Unix or IPv6 peer it is what was on the stack.
+    share the static buffer of inet_ntoa(). For a Unix or IPv6 peer it is uninitialised memory.
     """
     client = environ.get("meinheld.client")
     if client is None:

@@ -1,4 +1,4 @@
-"""gunicorn's gthread worker, whose own refusals are problem documents like all others."""
+"""gunicorn's gthread worker, which answers unreadable requests with problem documents."""
 
 from http import HTTPStatus
 from typing import Any, Final
@@ -13,7 +13,7 @@ from orders.api.problems import ProblemType, Refusal
 from orders.telemetry import context as ids
 from orders.telemetry.context import CORRELATION_HEADER, Context
 
-# By class, the first that fits; the details are those of the gateway. A response's faults are ours.
+# The first class that matches decides. The gateway has the same details.
 _ANSWERS: Final[tuple[tuple[type[Exception], int, str], ...]] = (
     (errors.InvalidResponseHeader, 500, "The service failed to handle the request."),
     (errors.InvalidResponseHeaderName, 500, "The service failed to handle the request."),

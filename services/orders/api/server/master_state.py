@@ -7,20 +7,22 @@ from typing import Any, Final
 
 from orders.probes import LivenessFailed
 
-# The master's loop turns once a second, and it beats between two workers that it starts. With three
-# failures of the probe 10 s apart, a frozen one is started again within 30 s.
+# The master beats once a second, and also between two workers that it starts. The probe may fail
+# three times, 10 s apart, so a frozen master is restarted within about 30 s.
 MASTER_SILENT_S: Final = 8.0
-# What gunicorn needs, past `timeout`, to kill a worker that hangs and have another one up.
+# Time that gunicorn needs after `timeout` to kill a worker that hangs and start another one.
 REPAIR_S: Final = 15.0
 
 _MASTER_BEAT, _WORKER_BEAT, _STARTED, _DRAINING = range(4)
 
 
 class MasterState:
-    """Make one before forking. The master writes, each worker says once that it started.
+    """Heartbeats and phase of the master; create it before forking.
+
+    The master writes it, and each worker records once that it started.
 
     Times are of the monotonic clock, which all processes of a machine share. A cell is an aligned
-    double: read and written whole.
+    double, so no process reads it half-written.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -29,23 +31,23 @@ class MasterState:
         self._cells[_MASTER_BEAT] = self._cells[_WORKER_BEAT] = time.monotonic()
 
     def beat(self, worker_beats: Iterable[float]) -> None:
-        """Note that the master's loop turns, and when a worker's last did.
+        """Record that the master's loop runs, and the last beat of any worker.
 
-        A busy worker's heart beats between requests, so one beat within `timeout` is proof of
-        life: unlike a request to the API, it tells busy from dead.
+        A busy worker still beats between requests, so a beat within `timeout` shows that it is
+        alive. A request to the API could not tell a busy worker from a dead one.
         """
         now = time.monotonic()
         self._cells[_MASTER_BEAT] = now
-        # A worker yet to beat shows the time of day at which its file was made.
+        # Before its first beat, a worker's file has the wall-clock time of its creation.
         beats = [beat for beat in worker_beats if beat <= now]
         self._cells[_WORKER_BEAT] = max(beats, default=self._cells[_WORKER_BEAT])
 
     def start(self) -> None:
-        """Note that a worker loaded the application."""
+        """Record that a worker loaded the application."""
         self._cells[_STARTED] = 1.0
 
     def drain(self) -> None:
-        """Note that the master ends."""
+        """Record that the master is stopping."""
         self._cells[_DRAINING] = 1.0
 
     @property
@@ -59,9 +61,9 @@ class MasterState:
         return bool(self._cells[_DRAINING])
 
     def check_progress(self) -> None:
-        """Raise LivenessFailed when gunicorn no longer repairs itself: only a restart helps."""
+        """Raise LivenessFailed if gunicorn can only recover by a restart of the process."""
         if self.draining:
-            return  # the master waits for its workers and beats no more
+            return  # the master waits for its workers and no longer beats
         now = time.monotonic()
         if now - self._cells[_MASTER_BEAT] > MASTER_SILENT_S:
             raise LivenessFailed("gunicorn's master hangs")

@@ -74,7 +74,7 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
         server.set_client_body_buffer_size(MAX_BODY_BYTES)
         server.set_watchdog(self.beat)
         server.set_listen_socket([listener.fileno() for listener in self.sockets])
-        # run() installs C signal handlers that stop at once. The loop then replaces them by ours.
+        # run() installs C signal handlers that stop at once. The loop then installs ours.
         server.schedule_call(0, self.init_signals)
         server.run(self._application(), silent=True)
         for listener in self.sockets:
@@ -154,7 +154,8 @@ def _is_gone(client: Any) -> bool:
     """Return whether the client has gone; if so, close its connection without an answer.
 
     A request may have waited in the kernel behind others. The gateway closes its connection when
-    its client does. A client that only ends sending counts as gone, too; no proxy does that.
+    its client does. A client that only shuts its sending side counts as gone,
+    too; no proxy does that.
     """
     descriptor = client.get_fd()
     _hang_up.register(descriptor, _GONE)
@@ -179,16 +180,16 @@ class _ErrorLog:
 
 
 def _limit_descriptors() -> None:
-    """Set the process's limit and meinheld's table alike: it writes beyond a smaller table."""
+    """Give the process's limit and meinheld's table one size: it writes beyond a smaller table."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
-    if soft != allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    server.set_picoev_max_fd(allowed)
+    limit = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    server.set_picoev_max_fd(limit)
 
 
 def paced(body: Iterable[bytes], environ: WSGIEnvironment) -> Iterable[bytes]:
-    """Return the body; one that is large or of unknown size in slices that wait for room."""
+    """Return the body; a large one, or one of unknown size, in slices that wait for the client."""
     if type(body) is list and sum(map(len, body)) <= WHOLE_BYTES:
         return body
     return _Slices(body, environ["meinheld.client"].get_fd())

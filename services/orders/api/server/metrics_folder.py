@@ -1,4 +1,4 @@
-"""Metrics of many processes: prometheus_client keeps them in files, a file for each process."""
+"""The folder in which prometheus_client keeps the metrics of several processes, a file for each."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ def metrics_folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        if os.getpid() == owner:  # a forked worker leaves through here as well
+        if os.getpid() == owner:  # a forked worker gets here as well
             remove(folder)
 
 

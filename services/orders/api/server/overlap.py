@@ -1,7 +1,7 @@
-"""Several requests at once in a process with one thread: one that waits lets others be worked on.
+"""Handle several requests at once in a process with one thread: while one waits, others run.
 
-A request runs in a greenlet. To wait, it goes back to the server's loop, which keeps the client
-waiting, and is called again when its answer is there. Code between two waits runs alone, as ever.
+A request runs in a greenlet. To wait, it switches to the server's loop, which resumes it when its
+answer is there. Between two waits, no other request runs.
 """
 
 import select
@@ -23,17 +23,17 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 P = ParamSpec("P")
 
-# Larger sets gain nothing more, and one that falls apart asks for each by itself.
+# Larger sets are not faster, and a set that PostgreSQL refuses is repeated order by order.
 MOST_IN_SET: Final = 50
-# Beyond these a request is refused: it would wait for four sets, and each holds some 40 KiB.
+# Further requests are refused: they would wait for four sets, and each takes about 40 KiB.
 MOST_WAITING: Final = 4 * MOST_IN_SET
-# A set that fell apart asks for each by itself for so long; the rest come again in the next set.
-_APART_S: Final = 1.0
-# A request that blocked the process for so long, by asking Inventory, does not also wait for the
-# requests that have come meanwhile: each may ask Inventory, too. A commit takes less.
-_LONG_S: Final = 0.01
-# How often a wait looks who has waited too long. meinheld counts in seconds.
-_LOOK_S: Final = 1
+# Longest time for the single statements of a refused set; its other orders join the next set.
+_SINGLES_S: Final = 1.0
+# A request that blocked the process this long, because it asked Inventory, commits at once. It does
+# not wait for requests that came meanwhile: each may ask Inventory, too. A commit takes less.
+_LONG_BLOCK_S: Final = 0.01
+# How often a wait looks for requests that are overdue. meinheld counts in whole seconds.
+_OVERDUE_CHECK_S: Final = 1
 _log = structlog.get_logger()
 
 
@@ -58,7 +58,7 @@ def call(
 
 
 def blocking(function: Callable[P, R]) -> Callable[P, R]:
-    """Return the function for requests: who blocks the process for long by it commits at once."""
+    """Wrap a function that blocks: a request that it blocks for long commits at once."""
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         began_s = time.monotonic()
@@ -66,16 +66,16 @@ def blocking(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         finally:
             request = getcurrent()
-            if isinstance(request, _Request) and time.monotonic() - began_s >= _LONG_S:
+            if isinstance(request, _Request) and time.monotonic() - began_s >= _LONG_BLOCK_S:
                 request.has_blocked = True
 
     return call
 
 
 class Shared:
-    """Makes functions that ask for all requests at once that wait meanwhile.
+    """Makes functions whose calls from several requests share a statement.
 
-    Nobody waits for longer than `patience_s` before its question is sent.
+    A question that was not sent within `patience_s` is refused.
     """
 
     def __init__(self, patience_s: float) -> None:
@@ -93,7 +93,7 @@ class Shared:
 
 
 class _Member(Generic[Q, R]):
-    """A question of a request that waits, and what became of it."""
+    """The question of a request that waits, then its answer or error."""
 
     __slots__ = ("answer", "error", "question", "request", "since_s")
 
@@ -105,18 +105,18 @@ class _Member(Generic[Q, R]):
 
 
 class SharedStatement(Generic[Q, R]):
-    """Asks for many requests at once what each would ask for itself.
+    """Runs one statement for several requests.
 
-    `SharedStatement` of `database/notifications.py` does the same for threads. A request that
-    comes while no statement runs is answered by a statement of its own, at once. Those that come
-    meanwhile wait for the next one, which is for all of them. Two questions with one `subject`
-    (None: it has none) never share a statement. `several` answers in the order of the questions. A
-    question that was not sent within `patience_s` is refused. A request that has blocked the
-    process sends its own statement before others are worked on, unless one waits for its answer.
+    `SharedStatement` of `database/notifications.py` does the same for threads. While no statement
+    runs, a request gets a statement of its own at once. Requests that come meanwhile share the next
+    one. Two questions with the same `subject` never share a statement; None is no subject.
+    `several` answers in the order of the questions. A question that was not sent within
+    `patience_s` is refused. A request that has blocked the process sends its own statement at once,
+    unless another one is running.
 
-    When the server refuses a set, nothing of it was done, and each is asked for by itself. When
-    the server is away, or nobody knows what it did, all are told so: asking again could do it
-    twice.
+    If the server refuses a set, nothing of it was committed, and each question gets a statement of
+    its own. If the server is unavailable, or the outcome is unknown, every request of the set gets
+    that error: a repetition could have an effect twice.
     """
 
     def __init__(
@@ -130,13 +130,13 @@ class SharedStatement(Generic[Q, R]):
         self._patience_s = patience_s
         self._waiting: list[_Member[Q, R]] = []
         self._settled: list[_Member[Q, R]] = []
-        self._statements: greenlet | None = None  # runs them while there are any
+        self._statements: greenlet | None = None  # runs the statements; None: there are none
 
     def ask(self, question: Q) -> R:
         """Return the answer.
 
-        Raises what `single` raises, and DatabaseUnavailable when too many wait, or this one
-        waited too long.
+        Raises what `single` raises, and DatabaseUnavailable if too many requests wait or this one
+        has waited too long.
         """
         request = getcurrent()
         if not isinstance(request, _Request):  # another thread: it may block
@@ -149,15 +149,15 @@ class SharedStatement(Generic[Q, R]):
         self._waiting.append(member)
         if self._statements is None:
             self._statements = greenlet(self._run, request.parent)  # the server's loop
-            # After the requests that have come already: they are of the same set.
-            server.schedule_call(0, self._go_on)
+            # After the requests that are there already: they belong to the same set.
+            server.schedule_call(0, self._proceed)
         request.parent.switch(server.LATER)
         if member.error is not None:
             raise member.error
         return member.answer
 
-    def _go_on(self, *timed_out: bool) -> None:
-        """Run statements until one waits for its answer, then the requests that have theirs.
+    def _proceed(self, *timed_out: bool) -> None:
+        """Run statements until one waits for its answer, then resume the requests with answers.
 
         The server's loop calls this. PostgreSQL works on the next set while the requests of the
         last one are finished.
@@ -175,7 +175,7 @@ class SharedStatement(Generic[Q, R]):
         for member in settled:
             try:
                 server.resume(member.request.client, member.request.switch)
-            except Exception:  # noqa: BLE001 the others are to be answered all the same
+            except Exception:  # noqa: BLE001 the others must be answered
                 _log.exception("request.not_resumed")
 
     def _run(self) -> None:
@@ -188,44 +188,45 @@ class SharedStatement(Generic[Q, R]):
 
     def _wait(self, descriptor: int, timeout_s: float) -> bool:
         until_s = time.monotonic() + timeout_s
-        while (left_s := until_s - time.monotonic()) > 0:
+        while (remaining_s := until_s - time.monotonic()) > 0:
             try:
-                server.watch(descriptor, _LOOK_S, self._go_on)
+                server.watch(descriptor, _OVERDUE_CHECK_S, self._proceed)
             except (OSError, ValueError):  # a bug: this statement holds up the process
                 _log.exception("descriptor.not_watched")
                 poll = select.poll()
                 poll.register(descriptor, select.POLLIN)
-                return bool(poll.poll(left_s * 1000))
+                return bool(poll.poll(remaining_s * 1000))
             timed_out: bool = getcurrent().parent.switch()
             if not timed_out:
                 return True
-            self._refuse_late()
+            self._refuse_overdue()
         return False
 
-    def _refuse_late(self) -> None:
-        """Settle who waited too long. Nothing was sent for them."""
+    def _refuse_overdue(self) -> None:
+        """Refuse requests that waited too long. Nothing was sent for them."""
         since_s = time.monotonic() - self._patience_s
-        late = [member for member in self._waiting if member.since_s < since_s]
-        if late:
+        overdue = [member for member in self._waiting if member.since_s < since_s]
+        if overdue:
             self._waiting = [member for member in self._waiting if member.since_s >= since_s]
             self._fail(
-                late, DatabaseUnavailable("the order waited too long for its turn", retry_after_s=1)
+                overdue,
+                DatabaseUnavailable("the order waited too long for its turn", retry_after_s=1),
             )
 
     def _next_set(self) -> list[_Member[Q, R]]:
-        self._refuse_late()
+        self._refuse_overdue()
         members: list[_Member[Q, R]] = []
-        later: list[_Member[Q, R]] = []
+        postponed: list[_Member[Q, R]] = []
         subjects: set[Hashable] = set()
         for member in self._waiting:
             subject = self._subject(member.question)
             if subject in subjects or len(members) == MOST_IN_SET:
-                later.append(member)
+                postponed.append(member)
                 continue
             if subject is not None:
                 subjects.add(subject)
             members.append(member)
-        self._waiting = later
+        self._waiting = postponed
         return members
 
     def _answer(self, members: Sequence[_Member[Q, R]]) -> None:
@@ -242,16 +243,15 @@ class SharedStatement(Generic[Q, R]):
         except OrdersError as error:
             _log.warning("set.fell_apart", error=str(error), orders=len(members))
             self._ask_singly(members)
-        except Exception as error:  # noqa: BLE001 a bug: what was done is not known
+        except Exception as error:  # noqa: BLE001 a bug: the outcome is unknown
             self._fail(members, error)
 
     def _ask_singly(self, members: Sequence[_Member[Q, R]]) -> None:
-        """Ask for each, those without a subject first: no lock of another request holds them up.
+        """Run a statement for each, those without a subject first: they wait for nobody's lock.
 
-        Each is answered at once. Who is not asked for in time waits for the next set, which is
-        without those that held this one up.
+        Each is answered at once. The members that remain after `_SINGLES_S` join the next set.
         """
-        until_s = time.monotonic() + _APART_S
+        until_s = time.monotonic() + _SINGLES_S
         unasked = sorted(members, key=lambda member: self._subject(member.question) is not None)
         while unasked and time.monotonic() < until_s:
             self._ask_single(unasked.pop(0))
@@ -260,7 +260,7 @@ class SharedStatement(Generic[Q, R]):
     def _ask_single(self, member: _Member[Q, R]) -> None:
         try:
             member.answer = self._single(member.question)
-        except Exception as error:  # noqa: BLE001 the request is to raise it
+        except Exception as error:  # noqa: BLE001 the request raises it
             member.error = error
         self._settled.append(member)
 
