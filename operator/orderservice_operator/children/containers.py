@@ -54,15 +54,19 @@ def mounts(service: OrderService, component: str, tmp: str) -> list[Manifest]:
 
 
 def variables(
-    service: OrderService, own: list[Manifest], settings: Collection[str] = (), *, component: str
+    service: OrderService,
+    entries: list[Manifest],
+    settings: Collection[str] = (),
+    *,
+    component: str,
 ) -> list[Manifest]:
     """Return the variables of a container; one that the operator sets itself is not overridden.
 
     `settings`: the names that the operator sets in the container's `envFrom`.
     """
-    names = {entry["name"] for entry in own} | set(settings)
+    names = {entry["name"] for entry in entries} | set(settings)
     extra: list[Manifest] = pod_options.plain(pod_options.of_process(service, component).env)
-    return own + [variable for variable in extra if variable["name"] not in names]
+    return entries + [variable for variable in extra if variable["name"] not in names]
 
 
 def pre_stop(wait_s: int) -> Manifest:

@@ -75,11 +75,15 @@ def with_spec_of(service: OrderService, data: Manifest) -> OrderService:
     It is closed if a roll-back would let everybody in: tokens are rolled back, an Ingress is not.
     Raises msgspec.ValidationError for data that this version cannot read.
     """
-    former: Manifest = data["spec"]
-    stays = _staying(_fields(service))
-    sections = [name for name in stays if name not in _STAYS_WHOLE]
-    merged = former | stays | {name: former.get(name, {}) | stays[name] for name in sections}
-    spec = msgspec.convert(merged, type(service.spec))
+    stored_spec: Manifest = data["spec"]
+    kept_fields = _staying(_fields(service))
+    sections = [name for name in kept_fields if name not in _STAYS_WHOLE]
+    fields = (
+        stored_spec
+        | kept_fields
+        | {name: stored_spec.get(name, {}) | kept_fields[name] for name in sections}
+    )
+    spec = msgspec.convert(fields, type(service.spec))
     if _is_open(spec) and not _is_open(service.spec):
         spec = msgspec.structs.replace(spec, api=_closed(spec.api))
     return msgspec.structs.replace(service, spec=spec)
@@ -140,7 +144,7 @@ def _fields(service: OrderService) -> Manifest:
 
 def _going_back(fields: Manifest) -> Manifest:
     return {
-        name: _only(value, of=name, stays=False)
+        name: _only(value, section_name=name, stays=False)
         for name, value in fields.items()
         if name not in _STAYS_WHOLE
     }
@@ -148,16 +152,18 @@ def _going_back(fields: Manifest) -> Manifest:
 
 def _staying(fields: Manifest) -> Manifest:
     return {
-        name: value if name in _STAYS_WHOLE else _only(value, of=name, stays=True)
+        name: value if name in _STAYS_WHOLE else _only(value, section_name=name, stays=True)
         for name, value in fields.items()
         if name in _STAYS_WHOLE or name in _STAYS
     }
 
 
-def _only(section: Any, *, of: str, stays: bool) -> Any:
-    if of not in _STAYS:
+def _only(section: Any, *, section_name: str, stays: bool) -> Any:
+    if section_name not in _STAYS:
         return section
-    return {name: value for name, value in section.items() if (name in _STAYS[of]) is stays}
+    return {
+        name: value for name, value in section.items() if (name in _STAYS[section_name]) is stays
+    }
 
 
 def _without_none(value: Any) -> Any:

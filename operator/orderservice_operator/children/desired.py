@@ -45,10 +45,10 @@ def desired(service: OrderService, context: Context) -> list[Manifest]:
 
 def missing(service: OrderService, context: Context) -> tuple[str, ...]:
     """Return texts about the kinds that are Enabled but that this cluster does not have."""
-    observed = service.spec.observability
+    observability = service.spec.observability
     fields = {
-        SERVICE_MONITOR: ("serviceMonitor", observed.service_monitor),
-        PROMETHEUS_RULE: ("prometheusRule", observed.prometheus_rule),
+        SERVICE_MONITOR: ("serviceMonitor", observability.service_monitor),
+        PROMETHEUS_RULE: ("prometheusRule", observability.prometheus_rule),
     }
     return tuple(
         f"spec.observability.{field} is Enabled, but this cluster has no {kind}"

@@ -20,14 +20,14 @@ def disruption_budget(
     of `replicas` an autoscaler sets it.
     """
     budget = section(service, process).pod_disruption_budget
-    fewest = fewest_replicas(service, process) if replicas is None else replicas
-    most = most_replicas(service, process) if replicas is None else replicas
-    if not budget.enabled or most < 2:
+    minimum = fewest_replicas(service, process) if replicas is None else replicas
+    maximum = most_replicas(service, process) if replicas is None else replicas
+    if not budget.enabled or maximum < 2:
         return None
-    if budget.min_available is None or fewest < 2:
+    if budget.min_available is None or minimum < 2:
         limit = {"maxUnavailable": budget.max_unavailable or 1}
     else:
-        limit = {"minAvailable": min(budget.min_available, fewest - 1)}
+        limit = {"minAvailable": min(budget.min_available, minimum - 1)}
     manifest = child(
         service,
         "policy/v1",

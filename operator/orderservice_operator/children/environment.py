@@ -52,13 +52,13 @@ def settings(service: OrderService, process: Process) -> Variables:
 
 
 def _telemetry(service: OrderService, process: Process) -> Variables:
-    observed = service.spec.observability
-    variables = {"ORDERS_LOG_LEVEL": observed.log_level, "ORDERS_LOG_FORMAT": "json"}
-    if observed.otlp_endpoint:
+    observability = service.spec.observability
+    variables = {"ORDERS_LOG_LEVEL": observability.log_level, "ORDERS_LOG_FORMAT": "json"}
+    if observability.otlp_endpoint:
         variables |= {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": observed.otlp_endpoint,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": observability.otlp_endpoint,
             "OTEL_SERVICE_NAME": f"orders-{process.name}",
-            "OTEL_TRACES_SAMPLER_ARG": f"{observed.sampler_ratio:g}",
+            "OTEL_TRACES_SAMPLER_ARG": f"{observability.sampler_ratio:g}",
         }
     return variables
 
@@ -145,8 +145,8 @@ def secrets(service: OrderService, process: Process) -> list[Manifest]:
 
 def secret_entries(service: OrderService, process: Process) -> set[tuple[str, str]]:
     """Return the Secrets a process reads and the entry of each."""
-    named = {(name, key) for _, name, key in _secrets(service, process)}
-    return named | _further_entries(service, process.name)
+    entries = {(name, key) for _, name, key in _secrets(service, process)}
+    return entries | _further_entries(service, process.name)
 
 
 def migration_entries(service: OrderService) -> set[tuple[str, str]]:
@@ -162,8 +162,8 @@ def optional_entries(service: OrderService, component: str) -> set[tuple[str, st
 
 def _further_entries(service: OrderService, component: str) -> set[tuple[str, str]]:
     """Return the bundle of authorities and the entries that variables of podTemplate need."""
-    needed = _template_entries(service, component, optional=False)
-    return authorities.entries(service) | needed
+    entries = _template_entries(service, component, optional=False)
+    return authorities.entries(service) | entries
 
 
 def _template_entries(
@@ -179,7 +179,7 @@ def _template_entries(
 def database(service: OrderService, component: str) -> Database | DatabaseCredentials:
     """Return the section with the URLs of a component: its own, or spec.database."""
     spec = service.spec
-    own: dict[str, DatabaseCredentials | None] = {
+    sections: dict[str, DatabaseCredentials | None] = {
         "api": spec.api.database,
         "relay": spec.relay.database,
         "worker": spec.worker.database,
@@ -187,7 +187,7 @@ def database(service: OrderService, component: str) -> Database | DatabaseCreden
         "migrate": spec.migrations.database,
         "reconcile": spec.reconciliation.database,
     }
-    return own[component] or spec.database
+    return sections[component] or spec.database
 
 
 def brokers(service: OrderService) -> dict[str, SecretKey]:
@@ -196,17 +196,17 @@ def brokers(service: OrderService) -> dict[str, SecretKey]:
 
 
 def _broker(service: OrderService, process: Process) -> SecretKey:
-    own = getattr(section(service, process), "messaging", None)
-    secret: SecretKey = (own or service.spec.messaging).secret_ref
+    messaging = getattr(section(service, process), "messaging", None)
+    secret: SecretKey = (messaging or service.spec.messaging).secret_ref
     return secret
 
 
 def _cache(service: OrderService, process: Process) -> SecretKey | None:
     spec = service.spec
-    own = {API.name: spec.api.cache, WORKER.name: spec.worker.cache}
-    if process.name not in own:
+    caches = {API.name: spec.api.cache, WORKER.name: spec.worker.cache}
+    if process.name not in caches:
         return None
-    cache = own[process.name] or spec.cache
+    cache = caches[process.name] or spec.cache
     return cache.secret_ref
 
 
@@ -243,8 +243,8 @@ def migration_variables(service: OrderService) -> list[Manifest]:
     """Return the variables of the migration."""
     urls = [from_secret(*entry) for entry in _database_urls(database(service, "migrate"))]
     values = {"ORDERS_LOG_FORMAT": "json"} | authorities.settings(service)
-    first, *others = urls
-    return [first, *({"name": name, "value": value} for name, value in values.items()), *others]
+    primary, *replicas = urls
+    return [primary, *({"name": name, "value": value} for name, value in values.items()), *replicas]
 
 
 def reconciliation_variables(service: OrderService) -> list[Manifest]:
@@ -258,8 +258,8 @@ def reconciliation_variables(service: OrderService) -> list[Manifest]:
         "ORDERS_UPSTREAM_TIMEOUT_S": str(upstreams.timeout_seconds),
         **authorities.settings(service),
     }
-    own = [from_secret(*entry) for entry in _database_urls(database(service, "reconcile"))]
-    return own + [{"name": name, "value": value} for name, value in values.items()]
+    urls = [from_secret(*entry) for entry in _database_urls(database(service, "reconcile"))]
+    return urls + [{"name": name, "value": value} for name, value in values.items()]
 
 
 def reconciliation_ports(service: OrderService) -> list[int]:
@@ -300,5 +300,5 @@ def outgoing_ports(service: OrderService, process: Process) -> list[int]:
 
 def url_port(url: str) -> int:
     """Return the port of a URL, given or implied."""
-    parts = urlsplit(url)
-    return parts.port or _PROTOCOL_PORTS[parts.scheme]
+    address = urlsplit(url)
+    return address.port or _PROTOCOL_PORTS[address.scheme]

@@ -20,9 +20,9 @@ class Kind(msgspec.Struct, frozen=True):
     def path(self, namespace: str | None = None, name: str | None = None) -> str:
         """Return the path of an object, or of all in a namespace, or of all."""
         root = "/api" if "/" not in self.api_version else "/apis"
-        parts = [root, self.api_version]
-        parts += ["namespaces", namespace] if namespace else []
-        return "/".join([*parts, self.plural, *([name] if name else [])])
+        segments = [root, self.api_version]
+        segments += ["namespaces", namespace] if namespace else []
+        return "/".join([*segments, self.plural, *([name] if name else [])])
 
 
 ALWAYS: Final = (

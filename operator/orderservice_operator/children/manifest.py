@@ -83,11 +83,11 @@ def inherited(service: OrderService, manifest: Manifest) -> Manifest:
     extra, metadata = service.spec.inherited_metadata, manifest["metadata"]
     if not (extra.labels or extra.annotations):
         return manifest
-    both = {
+    members = {
         "labels": extra.labels | metadata.get("labels", {}),
         "annotations": extra.annotations | metadata.get("annotations", {}),
     }
-    return manifest | {"metadata": metadata | both}
+    return manifest | {"metadata": metadata | members}
 
 
 def owner_name(manifest: Manifest) -> str:

@@ -99,8 +99,8 @@ def _from(peers: Iterable[Peer], *ports: int) -> Manifest:
 
 def _peer(peer: Peer) -> Manifest:
     if block := peer.ip_block:
-        parts = {"except": block.except_} if block.except_ else {}
-        return {"ipBlock": {"cidr": block.cidr, **parts}}
+        exceptions = {"except": block.except_} if block.except_ else {}
+        return {"ipBlock": {"cidr": block.cidr, **exceptions}}
     selectors: Manifest = {}
     if peer.namespace_labels:
         selectors["namespaceSelector"] = {"matchLabels": peer.namespace_labels}

@@ -38,7 +38,7 @@ def accounts(service: OrderService) -> frozenset[str]:
 def of_process(service: OrderService, component: str) -> PodTemplate:
     """Return the options of a process, of the migration or of reconciliation."""
     spec = service.spec
-    own = {
+    template = {
         "api": spec.api.pod_template,
         "relay": spec.relay.pod_template,
         "worker": spec.worker.pod_template,
@@ -49,7 +49,7 @@ def of_process(service: OrderService, component: str) -> PodTemplate:
     base = spec.pod_template
     if component in {"migrate", "reconcile"}:  # a Job ends when all its containers have
         base = msgspec.structs.replace(base, containers=[])
-    return merged(base, own)
+    return merged(base, template)
 
 
 def are_passed_on(service: OrderService) -> bool:
@@ -60,23 +60,23 @@ def are_passed_on(service: OrderService) -> bool:
     return any(template != PodTemplate() for template in templates)
 
 
-def merged(base: PodTemplate, own: PodTemplate) -> PodTemplate:
+def merged(base: PodTemplate, override: PodTemplate) -> PodTemplate:
     """Return one template merged over another."""
     names = PodTemplate.__struct_fields__
     return PodTemplate(
-        **{name: _merged(name, getattr(base, name), getattr(own, name)) for name in names}
+        **{name: _merged(name, getattr(base, name), getattr(override, name)) for name in names}
     )
 
 
-def _merged(name: str, base: Any, own: Any) -> Any:
-    if own is None or base is None:
-        return base if own is None else own
+def _merged(name: str, base: Any, override: Any) -> Any:
+    if override is None or base is None:
+        return base if override is None else override
     if isinstance(base, dict):
-        return base | own
+        return base | override
     if key := _KEYS.get(name):
-        items = {key(item): item for item in base} | {key(item): item for item in own}
+        items = {key(item): item for item in base} | {key(item): item for item in override}
         return list(items.values())
-    return own or base
+    return override or base
 
 
 def pod_members(service: OrderService, component: str) -> Manifest:
@@ -114,11 +114,11 @@ def _toleration(toleration: Toleration) -> Manifest:
 def _over_the_process(service: OrderService, component: str, constraint: Manifest) -> Manifest:
     if "labelSelector" in constraint:
         return constraint
-    own = {
+    defaults = {
         "labelSelector": {"matchLabels": selector(service, component)},
         "matchLabelKeys": ["pod-template-hash"],
     }
-    return own | constraint
+    return defaults | constraint
 
 
 def mounts(options: PodTemplate) -> list[Manifest]:

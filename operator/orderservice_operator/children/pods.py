@@ -32,13 +32,13 @@ def pod_template(service: OrderService, process: Process, secrets: str = "") -> 
     if process.serves:
         containers.append(gateway(service))
         volumes.append(GATEWAY_TMP)
-    own = {
+    defaults = {
         "terminationGracePeriodSeconds": process.grace_period_s,
         "topologySpreadConstraints": _spread(service, process),
     }
     metadata = pod_metadata(service, process.name)
     metadata["annotations"] |= {SECRETS_ANNOTATION: secrets} if secrets else {}
-    spec: Manifest = own | pod_spec(service, process.name, containers, volumes)
+    spec: Manifest = defaults | pod_spec(service, process.name, containers, volumes)
     if process.serves:
         spec["volumes"] += tls_volumes(service)
     return {"metadata": metadata, "spec": spec}

@@ -45,13 +45,13 @@ def metric_labels(service: OrderService) -> dict[str, str]:
 
 def _first(choices: Sequence[Choice]) -> Choice:
     """Return the first usable scaler; its message also says why earlier ones were not usable."""
-    passed: list[str] = []
+    messages: list[str] = []
     for choice in choices:
         if choice.provider:
-            message = "; ".join([choice.message, *passed])
+            message = "; ".join([choice.message, *messages])
             return Choice(choice.provider, choice.reason, message)
-        passed.append(choice.message)
-    return Choice(None, "NoProvider", "; ".join(passed))
+        messages.append(choice.message)
+    return Choice(None, "NoProvider", "; ".join(messages))
 
 
 def _keda_that_trusts(service: OrderService, context: Context) -> Choice:

@@ -175,8 +175,8 @@ class Client:
             )
             try:
                 async with sending as answer:
-                    read: Manifest = msgspec.json.decode(await answer.read())
-                    return read
+                    reply: Manifest = msgspec.json.decode(await answer.read())
+                    return reply
             except Busy as error:
                 wait_s = max(error.after_s, 1)
                 if time.monotonic() + wait_s > give_up_at:
@@ -227,9 +227,9 @@ def _dry(dry_run: bool) -> dict[str, str]:  # noqa: FBT001 one word, one meaning
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
     """Yield whole lines; an object may be longer than the reader's own limit."""
-    rest = b""
+    remainder = b""
     async for chunk in content.iter_any():
-        *complete, rest = (rest + chunk).split(b"\n")
+        *complete, remainder = (remainder + chunk).split(b"\n")
         for line in complete:
             if line:
                 yield line
@@ -237,10 +237,10 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 async def _status(answer: aiohttp.ClientResponse) -> Manifest:
     try:
-        read = msgspec.json.decode(await answer.read())
+        body = msgspec.json.decode(await answer.read())
     except msgspec.DecodeError:
         return {}
-    return read if isinstance(read, dict) else {}
+    return body if isinstance(body, dict) else {}
 
 
 def _error(status: int, body: Manifest, headers: Mapping[str, str]) -> OperatorError:

@@ -47,10 +47,10 @@ class Credentials:
             self._info, self._read_at = self._read(), time.monotonic()
         return self._info.as_http_headers()
 
-    def renewed(self, refused: dict[str, str]) -> bool:
+    def renewed(self, headers: dict[str, str]) -> bool:
         """Read the credentials again; return whether they differ from the refused ones."""
         self._info, self._read_at = self._read(), time.monotonic()
-        return self._info.as_http_headers() != refused
+        return self._info.as_http_headers() != headers
 
     def ssl_context(self) -> ssl.SSLContext | bool:
         """Return how to verify the server, with the client's certificate if it has one."""

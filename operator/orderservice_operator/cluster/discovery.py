@@ -28,30 +28,30 @@ class Discovery:
             self._appeared(kind)
         await self.refresh()
 
-    async def run(self, every_s: float, changed: Callable[[], None]) -> None:
+    async def run(self, every_s: float, on_change: Callable[[], None]) -> None:
         """Check at every interval, for ever."""
         while True:
             await asyncio.sleep(every_s)
             try:
                 if await self.refresh():
-                    changed()
+                    on_change()
             except OperatorError as error:
                 _log.warning("discovery.failed", error=str(error))
 
     async def refresh(self) -> bool:
         """Check once; return whether a kind appeared or disappeared."""
         versions = {kind.api_version for kind in OPTIONAL}
-        served = {version: await self._served(version) for version in versions}
-        watched = {kind for kind in OPTIONAL if kind.name in served[kind.api_version]}
-        for kind in sorted(watched, key=lambda kind: kind.name):
+        kinds_of = {version: await self._served(version) for version in versions}
+        available = {kind for kind in OPTIONAL if kind.name in kinds_of[kind.api_version]}
+        for kind in sorted(available, key=lambda kind: kind.name):
             if kind.name not in self.kinds:
                 self._appeared(kind)
-        kinds = frozenset(kind.name for kind in watched)
+        kinds = frozenset(kind.name for kind in available)
         for kind in OPTIONAL:
             if kind.name in self.kinds - kinds:
                 self._gone(kind)
-        changed, self.kinds = kinds != self.kinds, kinds
-        return changed
+        is_changed, self.kinds = kinds != self.kinds, kinds
+        return is_changed
 
     async def _served(self, version: str) -> frozenset[str]:
         try:

@@ -60,20 +60,20 @@ class Fingerprints:
         It is salted with the resource, so that the same password elsewhere looks different. It
         includes an optional entry while that exists.
         """
-        used, optional = _used(service), _optional(service)
-        all_entries = [*used.values(), *optional.values()]
+        needs, optional = _used(service), _optional(service)
+        all_entries = [*needs.values(), *optional.values()]
         names = sorted({name for entries in all_entries for name, _ in entries})
         namespace = service.metadata.namespace
         secrets = [Key(namespace, name) for name in names]
         self._uses[Key(namespace, service.metadata.name)] = frozenset(secrets)
         keys_of = {
-            name: {key for entries in used.values() for n, key in entries if n == name}
+            name: {key for entries in needs.values() for n, key in entries if n == name}
             for name in names
         }
-        read = await asyncio.gather(
+        contents = await asyncio.gather(
             *(self._known(secret, keys_of[secret.name]) for secret in secrets)
         )
-        entries_of = dict(zip(names, read, strict=True))
+        entries_of = dict(zip(names, contents, strict=True))
         return {
             process: digest(
                 [
@@ -85,19 +85,19 @@ class Fingerprints:
                     ],
                 ]
             )
-            for process, entries in used.items()
+            for process, entries in needs.items()
             if all(key in entries_of[name] for name, key in entries)
         }
 
     def missing(self, service: OrderService) -> tuple[str, ...]:
         """Return texts about the entries that pods need and that the last read did not find."""
         namespace = service.metadata.namespace
-        needed = {entry for entries in _used(service).values() for entry in entries}
+        needs = {entry for entries in _used(service).values() for entry in entries}
         return tuple(
-            f"Secret {name} does not exist" if not read.entries else f"Secret {name} lacks {key}"
-            for name, key in sorted(needed)
-            if (read := self._read.get(Key(namespace, name))) is not None
-            and key not in read.entries
+            f"Secret {name} does not exist" if not digests.entries else f"Secret {name} lacks {key}"
+            for name, key in sorted(needs)
+            if (digests := self._read.get(Key(namespace, name))) is not None
+            and key not in digests.entries
         )
 
     def forget(self, resource: Key) -> None:
@@ -108,12 +108,12 @@ class Fingerprints:
         """Read a Secret at once if its version is not the one that was read."""
         if secret in self._meanwhile:
             self._meanwhile[secret] = version
-        elif (read := self._read.get(secret)) is not None and read.version != version:
+        elif (digests := self._read.get(secret)) is not None and digests.version != version:
             self._changed.add(secret)
             self._news.set()
 
-    async def run(self, changed: Callable[[Key], None]) -> None:
-        """Read for ever; `changed` is called for resources that use a changed Secret."""
+    async def run(self, on_change: Callable[[Key], None]) -> None:
+        """Read for ever; `on_change` is called for resources that use a changed Secret."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._period_s / _IN_A_PERIOD):
@@ -121,7 +121,7 @@ class Fingerprints:
             self._news.clear()
             for secret in [*self._changed] or self._due():
                 for resource in await self._renewed(secret):
-                    changed(resource)
+                    on_change(resource)
 
     def _due(self) -> Collection[Key]:
         """Return the Secret that was read longest ago, if it is due."""
@@ -132,35 +132,35 @@ class Fingerprints:
     async def _renewed(self, secret: Key) -> Collection[Key]:
         """Read a Secret again; return the resources that it changed for."""
         self._changed.discard(secret)
-        users = [resource for resource, used in self._uses.items() if secret in used]
+        users = [resource for resource, secrets in self._uses.items() if secret in secrets]
         if not users:
             self._read.pop(secret, None)
             return ()
-        read = self._read[secret]  # stays meanwhile, so that nothing else reads it
-        after = read
+        old_digests = self._read[secret]  # stays meanwhile, so that nothing else reads it
+        new_digests = old_digests
         try:
-            after = await self._fetched(secret)
+            new_digests = await self._fetched(secret)
         except OperatorError as error:  # it gets another turn, after the others
-            after = SecretDigests(time.monotonic(), read.entries, read.version)
+            new_digests = SecretDigests(time.monotonic(), old_digests.entries, old_digests.version)
             _log.warning("secret.unread", secret=str(secret), error=str(error))
         del self._read[secret]  # to the end of the line
-        self._read[secret] = after
-        return users if after.entries != read.entries else ()
+        self._read[secret] = new_digests
+        return users if new_digests.entries != old_digests.entries else ()
 
     async def _known(self, secret: Key, keys: Collection[str]) -> Entries:
         """Return the entries; a Secret that lacks a key is read again soon."""
-        if (read := self._read.get(secret)) is not None:
-            lacking = any(key not in read.entries for key in keys)
-            if not lacking or time.monotonic() - read.at < _LACKING_S:
-                return read.entries
+        if (digests := self._read.get(secret)) is not None:
+            lacking = any(key not in digests.entries for key in keys)
+            if not lacking or time.monotonic() - digests.at < _LACKING_S:
+                return digests.entries
         self._meanwhile.setdefault(secret, "")
         try:
-            read = self._read[secret] = await self._fetched(secret)
+            digests = self._read[secret] = await self._fetched(secret)
         finally:
             version = self._meanwhile.pop(secret, "")
         if version:
             self.note_version(secret, version)
-        return read.entries
+        return digests.entries
 
     async def _fetched(self, secret: Key) -> SecretDigests:
         path = f"/api/v1/namespaces/{secret.namespace}/secrets/{secret.name}"
@@ -175,11 +175,11 @@ class Fingerprints:
 
 def _used(service: OrderService) -> dict[str, list[tuple[str, str]]]:
     """Return the Secrets and entries that each process and the migration need."""
-    used = {
+    entries = {
         process.name: sorted(environment.secret_entries(service, process))
         for process in processes.ALL
     }
-    return used | {MIGRATE: sorted(environment.migration_entries(service))}
+    return entries | {MIGRATE: sorted(environment.migration_entries(service))}
 
 
 def _optional(service: OrderService) -> dict[str, list[tuple[str, str]]]:

@@ -8,7 +8,7 @@ from orderservice_operator.children.manifest import OWNER_LABEL
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.following import follow_for_ever
 from orderservice_operator.cluster.packed import GroupVersionKind
-from orderservice_operator.cluster.store import Place, Store
+from orderservice_operator.cluster.store import ChildKey, Store
 
 
 class Informer:
@@ -42,9 +42,9 @@ class Informer:
             self._store.see(kind, event, self._namespace)
 
     async def _list(self, kind: GroupVersionKind) -> str:
-        version, places = "0", set[Place]()
+        version, keys = "0", set[ChildKey]()
         async for page in self._client.pages(self._path, OWNER_LABEL):
             version = page.version
-            places |= self._store.take(kind, page.items)
-        self._store.keep_only(kind, version, places, self._namespace)
+            keys |= self._store.take(kind, page.items)
+        self._store.keep_only(kind, version, keys, self._namespace)
         return version

@@ -34,6 +34,6 @@ class Packer:
 
     def unpack(self, kind: GroupVersionKind, packed: bytes) -> Manifest:
         """Return the object as it was before it was packed."""
-        opened = zlib.decompressobj(_WINDOW, zdict=self._samples[kind])
-        item: Manifest = msgspec.json.decode(opened.decompress(packed))
+        decompressor = zlib.decompressobj(_WINDOW, zdict=self._samples[kind])
+        item: Manifest = msgspec.json.decode(decompressor.decompress(packed))
         return item

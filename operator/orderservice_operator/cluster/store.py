@@ -14,7 +14,7 @@ from orderservice_operator.cluster.packed import GroupVersionKind, Packer
 from orderservice_operator.resource.key import Key
 from orderservice_operator.state.ownership import foreign_entries
 
-Place = tuple[Key, Reference]
+ChildKey = tuple[Key, Reference]
 
 
 class _Kept(msgspec.Struct, frozen=True, gc=False):
@@ -25,8 +25,8 @@ class _Kept(msgspec.Struct, frozen=True, gc=False):
 class Store:
     """The copy; `changed` is called with the resource of every child that changed."""
 
-    def __init__(self, changed: Callable[[Key], None]) -> None:
-        self._changed = changed
+    def __init__(self, on_change: Callable[[Key], None]) -> None:
+        self._changed = on_change
         self._packer = Packer()
         self._children: dict[Key, dict[Reference, _Kept]] = defaultdict(dict)
         # Of each watch: its kind, and its namespace or "" for all.
@@ -41,33 +41,37 @@ class Store:
             for child, entry in entries.items()
         }
 
-    def take(self, kind: GroupVersionKind, objects: Iterable[Manifest]) -> set[Place]:
+    def take(self, kind: GroupVersionKind, objects: Iterable[Manifest]) -> set[ChildKey]:
         """Store a page of a listing; return the keys of its objects."""
-        places: set[Place] = set()
+        keys: set[ChildKey] = set()
         for item in objects:
             self._put(item | {"apiVersion": kind[0], "kind": kind[1]})
-            places.add(_place(item, kind))
-        return places
+            keys.add(_child_key(item, kind))
+        return keys
 
     def keep_only(
-        self, kind: GroupVersionKind, version: str, places: set[Place], namespace: str = ""
+        self, kind: GroupVersionKind, version: str, listed_keys: set[ChildKey], namespace: str = ""
     ) -> None:
         """Drop objects that a complete list of a kind (in one namespace or all) lacks."""
         self._seen[kind, namespace] = int(version)
-        places_of_kind = [
+        keys_of_kind = [
             (key, child)
             for key, entries in self._children.items()
             for child in entries
             if (child.api_version, child.kind) == kind and namespace in {"", key.namespace}
         ]
-        for place in places_of_kind:
-            if place not in places:
-                self._drop(*place)
+        for child_key in keys_of_kind:
+            if child_key not in listed_keys:
+                self._drop(*child_key)
 
     def drop_kind(self, kind: GroupVersionKind) -> None:
         """Forget all objects of a kind that the cluster no longer has."""
         for key, children in list(self._children.items()):
-            for child in [each for each in children if (each.api_version, each.kind) == kind]:
+            for child in [
+                reference
+                for reference in children
+                if (reference.api_version, reference.kind) == kind
+            ]:
                 self._drop(key, child)
 
     def see(self, kind: GroupVersionKind, event: Manifest, namespace: str = "") -> None:
@@ -75,7 +79,7 @@ class Store:
         item = event["object"]
         self._seen[kind, namespace] = max(self._seen[kind, namespace], _version(item))
         if event["type"] == "DELETED":
-            self._drop(*_place(item, kind))
+            self._drop(*_child_key(item, kind))
         elif event["type"] != "BOOKMARK":
             self._put(item)
 
@@ -97,7 +101,7 @@ class Store:
 
     def _put(self, item: Manifest, *, quiet: bool = False) -> None:
         kind = (item["apiVersion"], item["kind"])
-        key, child = _place(item, kind)
+        key, child = _child_key(item, kind)
         version = _version(item)
         old = self._children[key].get(child)
         if old is not None and old.version >= version:
@@ -115,7 +119,7 @@ class Store:
             self._changed(key)
 
 
-def _place(item: Manifest, kind: GroupVersionKind) -> Place:
+def _child_key(item: Manifest, kind: GroupVersionKind) -> ChildKey:
     metadata = item["metadata"]
     owner = owner_name(item)
     api_version, name = map(sys.intern, kind)  # twenty thousand of them, of a dozen kinds

@@ -48,28 +48,30 @@ class Writer:
         self._client, self._store = client, store
 
     async def carry_out(
-        self, plan: Plan, key: Key, live: LiveObjects, *, passed_on: bool = False
+        self, plan: Plan, key: Key, objects: LiveObjects, *, dry_run_first: bool = False
     ) -> Outcome:
         """Write everything that can be written: one fault does not delay the rest.
 
         Deployments are written last, so that their pods find their settings. Unwanted scalers are
-        deleted first, because KEDA refuses to scale what another one scales. `passed_on`: their
+        deleted first, because KEDA refuses to scale what another one scales. `dry_run_first`: their
         pods have parts that only the API server can check, so it is asked first. If it refuses one,
         none is rolled out, and nothing is deleted that the present pods may still name.
         """
         outcome = Outcome()
         scalers = [child for child in plan.deletions if child.kind in _SCALERS]
         for child in scalers:
-            await self._delete(child, key, live, outcome)
-        first = [write for write in plan.writes if write.manifest["kind"] != "Deployment"]
-        last = [write for write in plan.writes if write.manifest["kind"] == "Deployment"]
-        await self._each(first, key, live, outcome)
-        if passed_on and not await self._are_accepted(last, key, outcome):
+            await self._delete(child, key, objects, outcome)
+        other_writes = [write for write in plan.writes if write.manifest["kind"] != "Deployment"]
+        deployment_writes = [
+            write for write in plan.writes if write.manifest["kind"] == "Deployment"
+        ]
+        await self._each(other_writes, key, objects, outcome)
+        if dry_run_first and not await self._are_accepted(deployment_writes, key, outcome):
             return outcome
-        await self._each(last, key, live, outcome)
+        await self._each(deployment_writes, key, objects, outcome)
         for child in plan.deletions:
             if child not in scalers:
-                await self._delete(child, key, live, outcome)
+                await self._delete(child, key, objects, outcome)
         return outcome
 
     async def _are_accepted(self, writes: Iterable[Write], key: Key, outcome: Outcome) -> bool:
@@ -87,19 +89,19 @@ class Writer:
         return accepted
 
     async def _each(
-        self, writes: Iterable[Write], key: Key, live: LiveObjects, outcome: Outcome
+        self, writes: Iterable[Write], key: Key, objects: LiveObjects, outcome: Outcome
     ) -> None:
         async def one(write: Write) -> None:
             try:
-                await self._apply(write, key, live, outcome)
+                await self._apply(write, key, objects, outcome)
             except OperatorError as error:
                 outcome.fault(write.reference, error)
 
         await asyncio.gather(*(one(write) for write in writes))
 
-    async def _apply(self, write: Write, key: Key, live: LiveObjects, outcome: Outcome) -> None:
+    async def _apply(self, write: Write, key: Key, objects: LiveObjects, outcome: Outcome) -> None:
         path = _path(write.reference, key)
-        manifest, old = write.manifest, live.get(write.reference)
+        manifest, old = write.manifest, objects.get(write.reference)
         if old is None:
             await self._refuse_strangers(path, key)
         else:
@@ -109,26 +111,26 @@ class Writer:
             if manifest["kind"] == "Deployment" and "replicas" not in manifest["spec"]:
                 await self._hand_over(path, old)
         try:
-            written = await self._client.apply(path, manifest, CHILDREN, force=False)
+            child = await self._client.apply(path, manifest, CHILDREN, force=False)
         except Conflict as conflict:
             # By contract these fields are ours; other writers get an event.
             outcome.conflicts.append(f"{write.reference}: {conflict}")
-            written = await self._client.apply(path, manifest, CHILDREN)
-        written = await self._remove_additions(path, written)
-        if manifest["kind"] == "Deployment" and (change := extras(manifest, written)):
-            written = await self._client.merge(path, change, CHILDREN)
-        self._store.wrote(written)
+            child = await self._client.apply(path, manifest, CHILDREN)
+        child = await self._remove_additions(path, child)
+        if manifest["kind"] == "Deployment" and (change := extras(manifest, child)):
+            child = await self._client.merge(path, change, CHILDREN)
+        self._store.wrote(child)
         _log.info("child.applied", key=str(key), child=str(write.reference), path=write.path)
 
-    async def _remove_additions(self, path: str, live: Manifest) -> Manifest:
+    async def _remove_additions(self, path: str, child: Manifest) -> Manifest:
         """Remove what others added to the spec; return the resulting object.
 
         An object that changed meanwhile is left alone: its watch event causes the next try.
         """
-        if change := removal(live):
+        if change := removal(child):
             with contextlib.suppress(Conflict, Permanent):
                 return await self._client.merge(path, change, CHILDREN)
-        return live
+        return child
 
     async def _refuse_strangers(self, path: str, key: Key) -> None:
         """Refuse an object of the same name with another owner: it would be deleted with us."""
@@ -139,29 +141,32 @@ class Writer:
         if owner_name(child) != key.name:
             raise Permanent("exists and belongs to another owner: delete or rename it")
 
-    async def _hand_over(self, path: str, live: Manifest) -> None:
+    async def _hand_over(self, path: str, deployment: Manifest) -> None:
         """Give `replicas` to the scaler before we let go of it, or it falls back to 1.
 
         Where that is 0 it may fall back: from 1 an autoscaler goes on to its least, from 0 never.
         Whoever else set it to 0 owns it, and keeps it so.
         """
-        if live["spec"].get("replicas") == 0:
+        if deployment["spec"].get("replicas") == 0:
             return
         remaining: Manifest = {
-            "apiVersion": live["apiVersion"],
-            "kind": live["kind"],
-            "metadata": {"name": live["metadata"]["name"], "uid": live["metadata"]["uid"]},
-            "spec": {"replicas": live["spec"].get("replicas", 1)},
+            "apiVersion": deployment["apiVersion"],
+            "kind": deployment["kind"],
+            "metadata": {
+                "name": deployment["metadata"]["name"],
+                "uid": deployment["metadata"]["uid"],
+            },
+            "spec": {"replicas": deployment["spec"].get("replicas", 1)},
         }
         # A conflict: somebody owns another number, so it is handed over already.
         with contextlib.suppress(Conflict):
             await self._client.apply(path, remaining, SCALE, force=False)
 
     async def _delete(
-        self, child: Reference, key: Key, live: LiveObjects, outcome: Outcome
+        self, child: Reference, key: Key, objects: LiveObjects, outcome: Outcome
     ) -> None:
         try:
-            await self._client.delete(_path(child, key), live[child]["metadata"]["uid"])
+            await self._client.delete(_path(child, key), objects[child]["metadata"]["uid"])
         except OperatorError as error:
             outcome.fault(child, error)
             return

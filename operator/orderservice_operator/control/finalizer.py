@@ -102,22 +102,22 @@ class Finalizer:
 
     def _age_s(self, service: OrderService) -> float:
         """Return the seconds since the deletion was requested, by the API server's clock."""
-        since = datetime.fromisoformat(service.metadata.deletion_timestamp or "")
-        return (self._client.now() - since).total_seconds()
+        requested_at = datetime.fromisoformat(service.metadata.deletion_timestamp or "")
+        return (self._client.now() - requested_at).total_seconds()
 
     async def _warn(self, service: OrderService | Invalid, reason: str) -> None:
         await self._recorder.record(service, "Warning", "QueuesLeft", f"queues stay, {reason}")
 
     async def _cleaned(self, service: OrderService, within_s: float) -> bool:
         """Return whether the clean-up is complete; keep the reason why not for an event."""
-        until = asyncio.get_running_loop().time() + within_s
+        deadline = asyncio.get_running_loop().time() + within_s
         try:
-            async with asyncio.timeout_at(until):
+            async with asyncio.timeout_at(deadline):
                 if await self._pods_remain(service):
                     return False
             # Inside the breaker, because a broker that is too slow counts as failing.
             with self._topologies.breaker(service).calling():
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(deadline):
                     return await self._clean(service)
         except Exception as error:  # noqa: BLE001 the bound must hold for every error
             if not isinstance(error, _EXPECTED):
@@ -152,17 +152,17 @@ class Finalizer:
             text = f"queues stay, the same virtual host is used by {names}"
             await self._recorder.record(service, "Normal", "QueuesLeft", text)
             return True
-        desired, broker = topology.desired(service), await management.read()
-        if full := [queue.name for queue in desired.queues if broker.messages(queue.name)]:
+        definitions, broker = topology.desired(service), await management.read()
+        if full := [queue.name for queue in definitions.queues if broker.messages(queue.name)]:
             return await self._leave(service, full)
         if not self._lasted(self._empty_since, service, _SETTLED_S):
             return False
         # No message is routed from here on; earlier ones are counted a while later.
-        for exchange in desired.exchanges:
+        for exchange in definitions.exchanges:
             await management.delete("exchanges", exchange.name)
         if not self._lasted(self._unrouted_since, service, _STATISTICS_S):
             return False
-        return await self._delete_queues(service, management, desired, broker)
+        return await self._delete_queues(service, management, definitions, broker)
 
     async def _delete_queues(
         self,
@@ -190,10 +190,10 @@ class Finalizer:
         return True
 
     @staticmethod
-    def _lasted(since: dict[str, float], service: OrderService, for_s: float) -> bool:
+    def _lasted(starts: dict[str, float], service: OrderService, for_s: float) -> bool:
         """Return whether a state has lasted for a while since it was first recorded."""
-        first = since.setdefault(service.metadata.uid, time.monotonic())
-        return time.monotonic() - first >= for_s
+        start = starts.setdefault(service.metadata.uid, time.monotonic())
+        return time.monotonic() - start >= for_s
 
     async def _set_finalizer(self, service: OrderService | Invalid, *, present: bool) -> None:
         """Add or remove our finalizer, whoever set it (perhaps a backup); keep others."""

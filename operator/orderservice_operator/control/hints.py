@@ -60,16 +60,16 @@ class Hints:
 
     async def of(self, key: Key, snapshot: Snapshot) -> tuple[str, ...]:
         """Return the reasons why a resource waits, for people."""
-        absent = () if snapshot.done else self._fingerprints.missing(snapshot.service)
+        texts = () if snapshot.done else self._fingerprints.missing(snapshot.service)
         uid = "" if snapshot.migrated else snapshot.job.uid
-        if not (absent or uid):
+        if not (texts or uid):
             self.forget(key)
             return ()
-        wait = self._wait(key, (snapshot.wanted.metadata.generation, uid, absent))
+        wait = self._wait(key, (snapshot.wanted.metadata.generation, uid, texts))
         if uid and self._is_due(wait):
             wait.read_at = self._clock()
             wait.refusal = await self._refusal(snapshot.service.metadata.namespace, uid)
-        return (*absent, f"migration: {wait.refusal}") if wait.refusal else absent
+        return (*texts, f"migration: {wait.refusal}") if wait.refusal else texts
 
     def _wait(self, key: Key, cause: tuple[int, str, tuple[str, ...]]) -> _Wait:
         wait = self._waits.get(key)

@@ -66,7 +66,7 @@ class Installation:
             return False
         return covers(lease.scope, service.metadata.namespace)
 
-    async def _read(self, name: str, before: _Seen | None) -> _Seen:
+    async def _read(self, name: str, previous: _Seen | None) -> _Seen:
         """Read a Lease, and measure its age by our own clock: those of nodes differ."""
         now = self._clock()
         try:
@@ -78,6 +78,6 @@ class Installation:
             return _Seen(("", ""), now, now)
         spec = lease["spec"]
         renewal = str(spec.get("holderIdentity")), str(spec.get("renewTime"))
-        is_same = before is not None and before.renewal == renewal
-        changed_at = before.changed_at if before is not None and is_same else now
+        is_same = previous is not None and previous.renewal == renewal
+        changed_at = previous.changed_at if previous is not None and is_same else now
         return _Seen(renewal, changed_at, now, scope_of(lease))

@@ -28,11 +28,11 @@ def main() -> int:
         sys.stderr.write(f"orderservice-operator: {error}\n")
         return 2
     logs.configure(settings_.log_level)
-    failed = threading.Event()
+    fault = threading.Event()
 
     def stop() -> None:
         """End as a signal would: kopf's own stop flag leaves a thread behind that waits for it."""
-        failed.set()
+        fault.set()
         os.kill(os.getpid(), signal.SIGTERM)
 
     try:
@@ -46,7 +46,7 @@ def main() -> int:
     except Exception:  # noqa: BLE001 any error becomes one log record, and the process is restarted
         _log.exception("operator.ended")
         return 1
-    return 1 if failed.is_set() else 0
+    return 1 if fault.is_set() else 0
 
 
 def kopf_settings(silence_s: float) -> kopf.OperatorSettings:

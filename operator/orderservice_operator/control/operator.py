@@ -158,7 +158,7 @@ class Operator:
 
     def _create_reconciler(self) -> Reconciler:
         recorder = Recorder(self._client)
-        parts = Parts(
+        collaborators = Parts(
             client=self._client,
             store=self._store,
             resources=self.resources,
@@ -178,7 +178,7 @@ class Operator:
             upgrades=Upgrades(self.resources, self._settings.upgrades_at_once, self._queue.add),
             account=self._settings.account,
         )
-        return Reconciler(parts, self._settings.resync_s)
+        return Reconciler(collaborators, self._settings.resync_s)
 
     async def _work_as_leader(self) -> None:
         if self._settings.lease:
@@ -247,7 +247,7 @@ class Operator:
         """Remove a kind that this cluster no longer has: its watch would fail for ever."""
         for task in self._watches.pop(kind):
             task.cancel()
-        for informer in [each for each in self._informers if each.kind == kind]:
+        for informer in [informer for informer in self._informers if informer.kind == kind]:
             self._informers.remove(informer)
             informer.synced.set()  # so that nothing waits for this kind
         self._store.drop_kind((kind.api_version, kind.name))

@@ -83,8 +83,8 @@ class Reconciler:
             self._parts.upgrades.forget(key)
             return None
         try:
-            if other := await self._parts.installation.other(service):
-                return await self._give_way(service, other)
+            if owner := await self._parts.installation.other(service):
+                return await self._give_way(service, owner)
             return await self._reconcile_existing(key, await self._claimed(key, service))
         except Vanished:
             # kopf never reports a deletion that came between two of its listings. The children of
@@ -94,12 +94,12 @@ class Reconciler:
             self._parts.resources.drop(key, service.metadata.uid)
             return 0
 
-    async def _give_way(self, service: OrderService | Invalid, other: str) -> float:
+    async def _give_way(self, service: OrderService | Invalid, owner: str) -> float:
         """Leave a resource to another installation, and report it on the resource and once in
         Events.
         """
         name = self._parts.installation.name
-        text = f"{name or 'an operator without a Lease'} leaves this resource to operator {other}"
+        text = f"{name or 'an operator without a Lease'} leaves this resource to operator {owner}"
         await self._parts.recorder.record(service, "Warning", "ManagedElsewhere", text)
         if name and not service.status.contender:
             await self._write_contender(service, {"contender": name})
@@ -141,8 +141,8 @@ class Reconciler:
         if isinstance(service, OrderService):
             service = self._without_our_rights(service)
         if isinstance(service, Invalid):
-            changed = await self._report(service, conditions.unreadable(service, _now()))
-            return 0 if changed else self._resync_s  # its children are left alone
+            is_changed = await self._report(service, conditions.unreadable(service, _now()))
+            return 0 if is_changed else self._resync_s  # its children are left alone
         await self._parts.finalizer.set_or_remove(service)
         return await self._manage(key, service)
 
@@ -161,44 +161,44 @@ class Reconciler:
         return Invalid(service.metadata, problem, service.status)
 
     async def _manage(self, key: Key, service: OrderService) -> float:
-        before = await self._snapshot(key, service)
-        if (upgrade := self._parts.upgrades.judge(key, before)) == "Waiting":
+        snapshot = await self._snapshot(key, service)
+        if (upgrade := self._parts.upgrades.judge(key, snapshot)) == "Waiting":
             revision = service.status.revision
-            before = msgspec.structs.replace(before, held=True, revision=revision)
-        plan, outcome, after = planning.plan(before), Outcome(), before
+            snapshot = msgspec.structs.replace(snapshot, held=True, revision=revision)
+        plan, outcome, new_snapshot = planning.plan(snapshot), Outcome(), snapshot
         if service.spec.mode == "Manage" and not service.spec.paused:
             if plan.writes and service.status.observed_generation == service.metadata.generation:
                 await self._require_existence(service)
             outcome = await self._writer.carry_out(
-                plan, key, before.live, passed_on=pod_options.are_passed_on(before.service)
+                plan, key, snapshot.live, dry_run_first=pod_options.are_passed_on(snapshot.service)
             )
-            faults = (missing_kind(before.service, before.context), before.running.problem)
+            faults = (missing_kind(snapshot.service, snapshot.context), snapshot.running.problem)
             outcome.faults += filter(None, faults)
             await self._record_writes(service, plan, outcome)
-            after = msgspec.structs.replace(before, live=self._parts.store.children(key))
+            new_snapshot = msgspec.structs.replace(snapshot, live=self._parts.store.children(key))
         summary = msgspec.structs.replace(
-            self._summary(key, after),
+            self._summary(key, new_snapshot),
             faults=tuple(outcome.faults),
             conflicts=tuple(outcome.conflicts),
             refused=tuple(outcome.refused),
             pending=str(plan) if service.spec.mode == "Observe" else "",
-            hints=await self._hints.of(key, after),
+            hints=await self._hints.of(key, new_snapshot),
             upgrade=upgrade,
         )
         await self._record_rollback(service, summary.rollback)
-        status = conditions.status(before.service, summary, _now())
+        status = conditions.status(snapshot.service, summary, _now())
         if service.spec.mode == "Manage":
             await self._record_progress(service, status)
             if status.conditions != service.status.conditions:  # a restart does not repeat it
                 record = self._parts.recorder.record
                 for refusal in summary.refusals:
                     await record(service, "Warning", refusal.reason, refusal.message)
-        changed = await self._report(service, status)
+        is_changed = await self._report(service, status)
         if outcome.again is not None:
             raise Transient(str(outcome.again), getattr(outcome.again, "after_s", 0))
         # The next pass acts on the new status: a crash between both loses nothing.
-        job_deleted = before.job_is_stale and not after.job_is_stale
-        at_once = changed or job_deleted or summary.rollback != before.running.rollback
+        job_deleted = snapshot.job_is_stale and not new_snapshot.job_is_stale
+        at_once = is_changed or job_deleted or summary.rollback != snapshot.running.rollback
         contended = bool(service.status.contender)
         return 0 if at_once else self._next_pass_s(key, summary, contended=contended)
 
@@ -211,8 +211,8 @@ class Reconciler:
         no progress.
         """
         metadata = service.metadata
-        named = {"fieldSelector": f"metadata.name={metadata.name}"}
-        items = (await self._parts.client.get(path_of(metadata.namespace), named))["items"]
+        parameters = {"fieldSelector": f"metadata.name={metadata.name}"}
+        items = (await self._parts.client.get(path_of(metadata.namespace), parameters))["items"]
         if metadata.uid not in {item["metadata"]["uid"] for item in items}:
             raise Vanished(f"OrderService {metadata.name} with uid {metadata.uid} does not exist")
 
@@ -224,27 +224,27 @@ class Reconciler:
         return min(self._resync_s, _ASK_AGAIN_S) if is_soon else self._resync_s
 
     async def _snapshot(self, key: Key, service: OrderService) -> Snapshot:
-        live = self._parts.store.children(key)
-        snapshot = take_snapshot(service, live, self._parts.kinds(), {})
-        secrets = live_objects.secrets(snapshot.service, live)
+        objects = self._parts.store.children(key)
+        snapshot = take_snapshot(service, objects, self._parts.kinds(), {})
+        secrets = live_objects.secrets(snapshot.service, objects)
         try:
             secrets |= await self._parts.fingerprints.of(snapshot.service)
         except OperatorError as error:
             if not secrets:
                 raise  # pods would be created now and replaced once it is known
             _log.warning("secrets.unread", key=str(key), error=str(error))
-        metrics = await self._parts.external.metrics_api(snapshot.service, live)
+        metrics = await self._parts.external.metrics_api(snapshot.service, objects)
         dashboards = self._parts.resources.has_dashboards_first(service)
         return msgspec.structs.replace(
             snapshot, secrets=secrets, metrics=metrics, dashboards=dashboards
         )
 
     def _summary(self, key: Key, snapshot: Snapshot) -> StatusInput:
-        service, live = snapshot.service, snapshot.live
+        service, objects = snapshot.service, snapshot.live
         autoscalers = {
             process.name: autoscaler
             for process in (processes.API, processes.WORKER)
-            if (autoscaler := live_objects.scaling(processes.name_of(service, process), live))
+            if (autoscaler := live_objects.scaling(processes.name_of(service, process), objects))
         }
         return StatusInput(
             rollouts=snapshot.rollouts,
@@ -288,10 +288,10 @@ class Reconciler:
             text = f"all pods run {status.image} (revision {status.revision})"
             await record(service, "Normal", "RolledOut", text)
         for process in processes.ALL:
-            before = getattr(old, process.name).desired
-            after = getattr(status, process.name).desired
-            if old.revision and before != after:
-                text = f"{process.name}: from {before} to {after} pods"
+            old_count = getattr(old, process.name).desired
+            new_count = getattr(status, process.name).desired
+            if old.revision and old_count != new_count:
+                text = f"{process.name}: from {old_count} to {new_count} pods"
                 await record(service, "Normal", "Scaled", text)
 
     async def _report(self, service: OrderService | Invalid, status: Status) -> bool:
@@ -313,10 +313,10 @@ class Reconciler:
         }
         path = path_of(metadata.namespace, metadata.name) + "/status"
         try:
-            written = await self._parts.client.apply(path, manifest, manager)
+            resource = await self._parts.client.apply(path, manifest, manager)
         except NotFound as error:
             raise Vanished(str(error)) from error
-        return self._parts.resources.wrote(written)
+        return self._parts.resources.wrote(resource)
 
 
 def _now() -> str:

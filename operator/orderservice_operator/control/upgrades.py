@@ -71,5 +71,7 @@ def _state(service: OrderService) -> Upgrade:
     status = service.status
     if status.upgrade in {"UnderWay", "UnderWayUnready"}:
         return status.upgrade
-    is_ready = ("Ready", "True") in {(each.type, each.status) for each in status.conditions}
+    is_ready = ("Ready", "True") in {
+        (condition.type, condition.status) for condition in status.conditions
+    }
     return "UnderWay" if is_ready else "UnderWayUnready"

@@ -13,17 +13,17 @@ _HEAD: Final = "| field | type | default | |\n|---|---|---|---|"
 
 def with_fields(text: str) -> str:
     """Return a document with an updated table of fields between its two marks."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{fields()}\n{END}{after}"
+    head, _, remainder = text.partition(BEGIN)
+    _, _, tail = remainder.partition(END)
+    return f"{head}{BEGIN}\n{fields()}\n{END}{tail}"
 
 
 def fields() -> str:
     """Return a table for every object of the spec."""
     root = definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     rules = [_rule(rule) for rule in root.get("x-kubernetes-validations", [])]
-    parts = [*_sections("spec", root["properties"]["spec"])]
-    return "\n".join([*rules, "", *parts])
+    sections = [*_sections("spec", root["properties"]["spec"])]
+    return "\n".join([*rules, "", *sections])
 
 
 def _sections(path: str, node: Schema) -> Iterator[str]:
@@ -45,8 +45,8 @@ def _sections(path: str, node: Schema) -> Iterator[str]:
 def _below(path: str, node: Schema) -> Iterator[str]:
     inner = node.get("items", node)
     # What every container has is told once.
-    passed = "x-kubernetes-preserve-unknown-fields" in inner
-    if "properties" in inner and not passed and not path.endswith((".limits", ".requests")):
+    is_opaque = "x-kubernetes-preserve-unknown-fields" in inner
+    if "properties" in inner and not is_opaque and not path.endswith((".limits", ".requests")):
         yield from _sections(path + ("[]" if "items" in node else ""), inner)
 
 
@@ -70,8 +70,8 @@ def _type(node: Schema) -> str:
         return _plain(" | ".join(f"`{value}`" for value in node["enum"]))
     match node.get("type", "amount"):
         case "integer" | "number":
-            below = "below " if node.get("exclusiveMaximum") else ""
-            return f"{node['type']}, {node['minimum']} to {below}{node['maximum']}"
+            qualifier = "below " if node.get("exclusiveMaximum") else ""
+            return f"{node['type']}, {node['minimum']} to {qualifier}{node['maximum']}"
         case "array":
             return f"list of {_type(node['items'])}{_at_most(node, 'maxItems')}"
         case "object":

@@ -127,13 +127,17 @@ def without_defaults(node: Schema) -> Schema:
 
 def _not_null(kind: inspect.UnionType) -> inspect.Type:
     """Return the type beside None: in a CRD a field without a value is left out, never null."""
-    others = [option for option in kind.types if not isinstance(option, inspect.NoneType)]
-    texts = [option for option in others if isinstance(option, inspect.StrType)]
-    if len(others) == 2 and texts and any(isinstance(each, inspect.IntType) for each in others):
+    options = [option for option in kind.types if not isinstance(option, inspect.NoneType)]
+    texts = [option for option in options if isinstance(option, inspect.StrType)]
+    if (
+        len(options) == 2
+        and texts
+        and any(isinstance(option, inspect.IntType) for option in options)
+    ):
         return inspect.Metadata(texts[0], extra_json_schema=_INT_OR_STRING)
-    if len(others) != 1:
+    if len(options) != 1:
         raise TypeError(f"a CRD cannot express {kind}")
-    return others[0]
+    return options[0]
 
 
 def _fixed_array(kind: inspect.TupleType) -> Schema:
@@ -153,6 +157,6 @@ def _bounds(kind: inspect.Type) -> Schema:
     return {name: value for name, value in bounds.items() if value is not None}
 
 
-def _lengths(kind: inspect.Type, of: str) -> Schema:
-    bounds = {f"min{of}": kind.min_length, f"max{of}": kind.max_length}  # type: ignore[attr-defined]
+def _lengths(kind: inspect.Type, subject: str) -> Schema:
+    bounds = {f"min{subject}": kind.min_length, f"max{subject}": kind.max_length}  # type: ignore[attr-defined]
     return {name: value for name, value in bounds.items() if value is not None}

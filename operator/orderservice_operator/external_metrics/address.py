@@ -30,6 +30,6 @@ class ServiceAddress(msgspec.Struct, frozen=True):
 
 def read(text: str) -> ServiceAddress | None:
     """Read `namespace/name` or `namespace/name:port`; return None for an empty text."""
-    namespace, _, rest = text.partition("/")
-    name, _, port = rest.partition(":")
+    namespace, _, server = text.partition("/")
+    name, _, port = server.partition(":")
     return ServiceAddress(namespace, name, int(port or _HTTPS)) if name else None

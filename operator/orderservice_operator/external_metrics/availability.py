@@ -20,7 +20,7 @@ _ASK_S: Final = 5.0
 
 
 async def with_availability(
-    client: Client, state: MetricsApi, service: OrderService, live: LiveObjects
+    client: Client, state: MetricsApi, service: OrderService, objects: LiveObjects
 ) -> MetricsApi:
     """Return the state, with whether a foreign server has the metric of this resource."""
     autoscaling = service.spec.worker.autoscaling
@@ -31,7 +31,7 @@ async def with_availability(
     ):
         return state
     # Once it has answered, the autoscaler handles failures.
-    in_use = live_objects.provider_of(name_of(service, WORKER), live) == "External"
+    in_use = live_objects.provider_of(name_of(service, WORKER), objects) == "External"
     return msgspec.structs.replace(state, answers=in_use or await _answers(client, service))
 
 

@@ -47,11 +47,11 @@ def issue(
     # A name of its own: the bundle has two of them.
     issuer = _name(f"orderservice-operator {now:%Y-%m-%dT%H:%M:%S.%fZ}")
     authority = _authority(issuer, authority_key, window)
-    before = authorities_of(previous)[:1] if previous else []
+    earlier_authorities = authorities_of(previous)[:1] if previous else []
     return CertificateAndKey(
         certificate=_pem(_leaf(names, key, (authority, authority_key), window)),
         key=_key_pem(key),
-        authorities="".join(_pem(certificate) for certificate in (authority, *before)),
+        authorities="".join(_pem(certificate) for certificate in (authority, *earlier_authorities)),
     )
 
 
@@ -134,8 +134,8 @@ def _names(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(extension.value.get_values_for_type(x509.DNSName))
 
 
-def _use(*allowed: str) -> x509.KeyUsage:
-    return x509.KeyUsage(**{use: use in allowed for use in _KEY_USES})
+def _use(*uses: str) -> x509.KeyUsage:
+    return x509.KeyUsage(**{use: use in uses for use in _KEY_USES})
 
 
 def _name(common_name: str) -> x509.Name:

@@ -46,10 +46,10 @@ class Depths:
 
     async def close(self) -> None:
         """Cancel the queries in progress."""
-        reads = list(self._reads.values())
-        for read in reads:
-            read.cancel()
-        await asyncio.gather(*reads, return_exceptions=True)
+        queries = list(self._reads.values())
+        for query in queries:
+            query.cancel()
+        await asyncio.gather(*queries, return_exceptions=True)
 
     async def series(self, services: Iterable[OrderService]) -> list[Series]:
         """Return the length of each queue. Raises OperatorError if one is unknown."""
@@ -57,18 +57,18 @@ class Depths:
 
     async def _shared(self, service: OrderService) -> Series:
         key = Key(service.metadata.namespace, service.metadata.name)
-        read = self._reads.get(key)
-        if read is None:
-            read = self._reads[key] = asyncio.create_task(self._read(service))
-            read.add_done_callback(lambda ended: self._keep_a_while(key, ended))
+        query = self._reads.get(key)
+        if query is None:
+            query = self._reads[key] = asyncio.create_task(self._read(service))
+            query.add_done_callback(lambda task: self._keep_a_while(key, task))
         return await asyncio.shield(
-            read
+            query
         )  # a caller that disconnects does not cancel the answer for others
 
     async def _read(self, service: OrderService) -> Series:
         return Series(metric_labels(service), await self._ask(service), datetime.now(UTC))
 
-    def _keep_a_while(self, key: Key, read: "asyncio.Task[Series]") -> None:
-        if not read.cancelled():
-            read.exception()  # perhaps no caller is left
+    def _keep_a_while(self, key: Key, query: "asyncio.Task[Series]") -> None:
+        if not query.cancelled():
+            query.exception()  # perhaps no caller is left
         asyncio.get_running_loop().call_later(_KEPT_S, self._reads.pop, key, None)

@@ -41,7 +41,7 @@ def refusal(certificate: Mapping[str, Any] | None, proxy: FrontProxy) -> str | N
     if not certificate:
         return "only the API server's aggregation layer may call: no client certificate"
     # As `ssl` describes a certificate: a tuple of pairs for each part of its subject.
-    fields = [field for part in certificate.get("subject", ()) for field in part]
+    fields = [field for pairs in certificate.get("subject", ()) for field in pairs]
     name = next((value for member, value in fields if member == "commonName"), "")
     if proxy.names and name not in proxy.names:
         return f"only the API server's aggregation layer may call, not {name!r}"

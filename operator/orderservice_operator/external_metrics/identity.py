@@ -60,8 +60,8 @@ class Identity:
             "type": "kubernetes.io/tls",
             "data": data_of(pair),
         }
-        written = await self._client.apply(self._address.secret, manifest, _MANAGER)
-        self._version = written["metadata"]["resourceVersion"]
+        secret = await self._client.apply(self._address.secret, manifest, _MANAGER)
+        self._version = secret["metadata"]["resourceVersion"]
         self._stored = self.pair = pair
         _log.info("external_metrics.certificate_renewed", secret=metadata["name"])
 

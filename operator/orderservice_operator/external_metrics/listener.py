@@ -24,7 +24,7 @@ class Listener:
 
     def __init__(self, application: web.Application, host: str, port: int) -> None:
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-        self._place = (host, port)
+        self._address = (host, port)
         self._socket: socket.socket | None = None
         self._accepting: tuple[web.SockSite, socket.socket] | None = None
         self._shown: tuple[CertificateAndKey, FrontProxy] | None = None
@@ -40,7 +40,7 @@ class Listener:
             return False
         if self._socket is None:
             await self._runner.setup()
-            self._socket = socket.create_server(self._place, backlog=_BACKLOG)
+            self._socket = socket.create_server(self._address, backlog=_BACKLOG)
         old = self._accepting
         duplicate = self._socket.dup()
         site = web.SockSite(self._runner, duplicate, ssl_context=_context(pair, proxy))

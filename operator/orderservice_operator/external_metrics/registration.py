@@ -43,7 +43,7 @@ class Registration:
         An operator without the right to read it (a role for one namespace) assumes that nobody
         holds it.
         """
-        before = self.state
+        old_state = self.state
         try:
             self._live = await self._client.get(PATH)
         except NotFound:
@@ -53,7 +53,7 @@ class Registration:
             if not self._warned:
                 _log.warning("external_metrics.unseen", error=str(error))
             self._warned = True
-        return self.state != before
+        return self.state != old_state
 
     async def hold(self, authorities: str) -> None:
         """Register ours if nobody holds it, and repair it if we do."""
@@ -90,18 +90,18 @@ class Registration:
         if self._live is not None and self.state.held_by == "operator":
             await self._remove(self._live)
 
-    async def _remove(self, live: Manifest) -> None:
-        await self._client.delete(PATH, live["metadata"]["uid"])
+    async def _remove(self, manifest: Manifest) -> None:
+        await self._client.delete(PATH, manifest["metadata"]["uid"])
         self._live = None
         _log.info("external_metrics.unregistered")
 
 
-def holder(live: Manifest | None, address: ServiceAddress | None) -> MetricsApi:
+def holder(manifest: Manifest | None, address: ServiceAddress | None) -> MetricsApi:
     """Return who serves external metrics, from the APIService."""
     can_serve = address is not None
-    if live is None:
+    if manifest is None:
         return MetricsApi(can_serve=can_serve)
-    service = live["spec"].get("service") or {}
+    service = manifest["spec"].get("service") or {}
     name = f"{service.get('namespace', '')}/{service.get('name', '')}"
     if address is not None and name == f"{address.namespace}/{address.name}":
         return MetricsApi("operator", server="this operator", can_serve=True)

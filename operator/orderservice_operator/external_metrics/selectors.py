@@ -34,7 +34,7 @@ def requirements(selector: str) -> list[Requirement]:
         raise Permanent(f"a label selector must not be longer than {_LONGEST} characters")
     if not selector.strip():
         return []
-    return [_requirement(part.strip()) for part in _COMMA.split(selector)]
+    return [_requirement(term.strip()) for term in _COMMA.split(selector)]
 
 
 def _requirement(text: str) -> Requirement:

@@ -34,16 +34,16 @@ class HttpError(Exception):
 
 def application(
     services: Callable[[], Iterable[OrderService]],
-    read: ReadSeries,
+    read_series: ReadSeries,
     refusal: CertificateCheck,
     count: Callable[[int], None],
 ) -> web.Application:
     """Return the API. `refusal` judges a certificate; `count` gets the status of each answer."""
 
     async def value(request: web.Request) -> web.Response:
-        selected = _selected(services(), request)
+        service = _selected(services(), request)
         try:
-            return _json(documents.values(await read(selected)))
+            return _json(documents.values(await read_series(service)))
         except OperatorError as error:
             raise HttpError(503, f"unable to read the depth of the queue: {error}") from error
 

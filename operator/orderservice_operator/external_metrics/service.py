@@ -109,10 +109,10 @@ class ExternalMetrics:
         if needs and self._registration.state.held_by == "nobody":
             self._soon.set()
 
-    async def metrics_api(self, service: OrderService, live: LiveObjects) -> MetricsApi:
+    async def metrics_api(self, service: OrderService, objects: LiveObjects) -> MetricsApi:
         """Return which server holds the API, and whether it has the metric of this resource."""
         state = self._registration.state
-        return await with_availability(self._collaborators.client, state, service, live)
+        return await with_availability(self._collaborators.client, state, service, objects)
 
     async def _until_asked(self, wait_s: float) -> None:
         try:
@@ -126,8 +126,8 @@ class ExternalMetrics:
             await self._serve(self._identity)
         if not self._collaborators.leads():
             return
-        changed = await self._registration.refresh()
-        if await self._registration.leave_if_switched_off() or changed:
+        is_changed = await self._registration.refresh()
+        if await self._registration.leave_if_switched_off() or is_changed:
             self._collaborators.changed()
         if self._identity is not None and self._identity.pair is not None:
             await self._register(self._identity.pair.authorities)
@@ -148,12 +148,12 @@ class ExternalMetrics:
             _log.info("external_metrics.certificate_shown")
 
     async def _register(self, authorities: str) -> None:
-        before = self._registration.state
+        old_state = self._registration.state
         if any(self._needing(self._collaborators.resources.services())):
             await self._registration.hold(authorities)
-        elif before.held_by == "operator" and not await self._anybody_needs():
+        elif old_state.held_by == "operator" and not await self._anybody_needs():
             await self._registration.leave()
-        if self._registration.state != before:
+        if self._registration.state != old_state:
             self._collaborators.changed()
 
     def _needing(self, services: Iterator[OrderService]) -> Iterator[bool]:

@@ -14,9 +14,9 @@ from orderservice_topology.topology import Binding
 _GROUPS: Final = ("policies", "exchanges", "queues", "bindings")
 
 
-def in_broker(before: OrderService | None, after: OrderService) -> Iterator[Change]:
+def in_broker(source: OrderService | None, target: OrderService) -> Iterator[Change]:
     """Return what two specs change in RabbitMQ; only the operator sees manual changes there."""
-    old, new = _objects(before), _objects(after)
+    old, new = _objects(source), _objects(target)
     for key, fields in new.items():
         if key not in old:
             yield Change("create", *key, difference(None, fields))
@@ -27,8 +27,8 @@ def in_broker(before: OrderService | None, after: OrderService) -> Iterator[Chan
 def _objects(service: OrderService | None) -> Mapping[tuple[str, str], Manifest]:
     if service is None or service.spec.messaging.management_url is None:
         return {}
-    desired = topology.desired(service)
-    items: list[Any] = [item for group in _GROUPS for item in getattr(desired, group)]
+    definitions = topology.desired(service)
+    items: list[Any] = [item for group in _GROUPS for item in getattr(definitions, group)]
     return {
         (f"RabbitMQ {type(item).__name__.lower()}", _name(item)): msgspec.to_builtins(item)
         for item in items

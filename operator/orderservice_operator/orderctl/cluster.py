@@ -39,7 +39,7 @@ class Cluster:
         try:
             return await self.client.get(path_of(self.namespace, name))
         except NotFound as error:
-            raise OperatorError(await self._whats_there(name)) from error
+            raise OperatorError(await self._hint_of_existing(name)) from error
 
     async def children(self, name: str, kinds: frozenset[str]) -> dict[Reference, Manifest]:
         """Return the children of an OrderService; `kinds` are the optional kinds of the cluster."""
@@ -61,15 +61,15 @@ class Cluster:
         head = {"apiVersion": kind.api_version, "kind": kind.name}
         return [item | head async for page in pages for item in page.items]
 
-    async def _whats_there(self, name: str) -> str:
+    async def _hint_of_existing(self, name: str) -> str:
         """Return a hint with the OrderServices that exist, in place of a missing one."""
         try:
-            listed = await self.client.get(path_of(self.namespace))
+            services = await self.client.get(path_of(self.namespace))
         except NotFound:
             return (
                 "this cluster has no OrderService definition: `orderctl crd | kubectl apply -f -`"
             )
-        names = ", ".join(item["metadata"]["name"] for item in listed["items"]) or "none"
+        names = ", ".join(item["metadata"]["name"] for item in services["items"]) or "none"
         return (
             f"namespace {self.namespace} has no OrderService {name!r}; it has: {names}. "
             "Another namespace: --namespace"

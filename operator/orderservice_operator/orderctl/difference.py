@@ -36,9 +36,9 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
     refused: str = ""
 
 
-def difference(before: Manifest | None, after: Manifest | None) -> list[str]:
+def difference(source: Manifest | None, target: Manifest | None) -> list[str]:
     """Return the lines of a unified diff; none if only details for machines differ."""
-    lines = difflib.unified_diff(_lines(before), _lines(after), lineterm="", n=2)
+    lines = difflib.unified_diff(_lines(source), _lines(target), lineterm="", n=2)
     return list(lines)[2:]  # the two names of files say nothing here
 
 
@@ -66,5 +66,5 @@ def _essence(manifest: Manifest) -> Manifest:
     for name in _METADATA:
         metadata.pop(name, None)
     annotations = metadata.pop("annotations", {})
-    own = {name: value for name, value in annotations.items() if name not in _ANNOTATIONS}
-    return reduced | {"metadata": metadata | ({"annotations": own} if own else {})}
+    remaining = {name: value for name, value in annotations.items() if name not in _ANNOTATIONS}
+    return reduced | {"metadata": metadata | ({"annotations": remaining} if remaining else {})}

@@ -28,11 +28,11 @@ async def intended(cluster: Cluster, manifest: Manifest) -> Intended:
     name = manifest["metadata"]["name"]
     path = path_of(cluster.namespace, name)
     try:
-        before: Manifest | None = await cluster.client.get(path)
+        present: Manifest | None = await cluster.client.get(path)
     except NotFound:
-        before = None
+        present = None
     try:
-        return Intended(before, await _after(cluster, path, manifest, before))
+        return Intended(present, await _after(cluster, path, manifest, present))
     except NotFound as error:
         hint = (
             f"{error}; do the namespace and the kind exist (`orderctl crd | kubectl apply -f -`)?"
@@ -41,17 +41,17 @@ async def intended(cluster: Cluster, manifest: Manifest) -> Intended:
 
 
 async def _after(
-    cluster: Cluster, path: str, manifest: Manifest, before: Manifest | None
+    cluster: Cluster, path: str, manifest: Manifest, present: Manifest | None
 ) -> Manifest:
     """Apply in the way of the last apply: on the client's side, or on the server's."""
-    annotations = (before or {"metadata": {}})["metadata"].get("annotations") or {}
-    if before is not None and LAST_APPLIED in annotations:
+    annotations = (present or {"metadata": {}})["metadata"].get("annotations") or {}
+    if present is not None and LAST_APPLIED in annotations:
         last = last_applied(annotations[LAST_APPLIED])
         metadata = manifest["metadata"]
         members = {key: metadata[key] for key in ("labels", "annotations") if key in metadata}
         change = removed(last, manifest) | {"metadata": members}
         return await cluster.client.merge(path, change, _KUBECTL, dry_run=True)
-    return await cluster.client.apply(path, manifest, field_manager(before), dry_run=True)
+    return await cluster.client.apply(path, manifest, field_manager(present), dry_run=True)
 
 
 def last_applied(text: str) -> Manifest:
@@ -65,9 +65,9 @@ def last_applied(text: str) -> Manifest:
         ) from error
 
 
-def field_manager(before: Manifest | None) -> str:
+def field_manager(present: Manifest | None) -> str:
     """Return the field manager that applies the resource: kubectl, unless another one did."""
-    for entry in (before or {"metadata": {}})["metadata"].get("managedFields") or []:
+    for entry in (present or {"metadata": {}})["metadata"].get("managedFields") or []:
         fields = (entry.get("fieldsV1") or {}).get("f:spec") or {}
         if entry.get("operation") == "Apply" and "f:image" in fields:
             return str(entry["manager"])

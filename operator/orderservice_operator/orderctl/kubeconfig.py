@@ -129,8 +129,8 @@ class Kubeconfig:
             return None
         context = self._chosen(files)
         clusters = [item for file in files for item in file.clusters or ()]
-        named = ((item.name, item.cluster or _Cluster()) for item in clusters)
-        cluster = _entry("cluster", named, context.cluster)
+        of_clusters = ((item.name, item.cluster or _Cluster()) for item in clusters)
+        cluster = _entry("cluster", of_clusters, context.cluster)
         users = [item for file in files for item in file.users or ()]
         of_users = ((item.name, item.user or _KubeconfigUser()) for item in users)
         user = _entry("user", of_users, context.user) if context.user else _KubeconfigUser()
@@ -173,17 +173,19 @@ def _read(path: Path) -> _File:
     return msgspec.structs.replace(
         file,
         clusters=[
-            msgspec.structs.replace(item, cluster=item.cluster and _placed(item.cluster, path))
+            msgspec.structs.replace(
+                item, cluster=item.cluster and _with_absolute_paths(item.cluster, path)
+            )
             for item in file.clusters or ()
         ],
         users=[
-            msgspec.structs.replace(item, user=item.user and _placed(item.user, path))
+            msgspec.structs.replace(item, user=item.user and _with_absolute_paths(item.user, path))
             for item in file.users or ()
         ],
     )
 
 
-def _placed(entry: S, path: Path) -> S:
+def _with_absolute_paths(entry: S, path: Path) -> S:
     """Return an entry with paths relative to the working folder; refuse data that is not base64."""
     for name in _BASE64:
         if not _is_base64(getattr(entry, name, None) or ""):
@@ -202,9 +204,9 @@ def _is_base64(text: str) -> bool:
     return True
 
 
-def _entry(kind: str, named: Iterable[tuple[str, T]], name: str) -> T:
+def _entry(kind: str, pairs: Iterable[tuple[str, T]], name: str) -> T:
     entries: dict[str, T] = {}
-    for key, entry in named:
+    for key, entry in pairs:
         entries.setdefault(key, entry)
     if name in entries:
         return entries[name]
@@ -283,7 +285,7 @@ def _encoded(pem: str | None) -> str | None:
 def _output(command: list[str], environ: Mapping[str, str], hint: str) -> bytes:
     advice = f"log in first, or try it yourself: `{shlex.join(command)}`. {hint}".strip()
     try:
-        ended = subprocess.run(  # noqa: S603 the person's own kubeconfig names it
+        process = subprocess.run(  # noqa: S603 the person's own kubeconfig names it
             command, env=environ, stdout=subprocess.PIPE, timeout=_PLUGIN_S, check=False
         )
     except FileNotFoundError as error:
@@ -292,6 +294,6 @@ def _output(command: list[str], environ: Mapping[str, str], hint: str) -> bytes:
         raise OperatorError(f"{command[0]} cannot be run: {error}. {hint}".strip()) from error
     except subprocess.TimeoutExpired as error:
         raise OperatorError(f"{command[0]} did not answer: {advice}") from error
-    if ended.returncode != 0:
-        raise OperatorError(f"{command[0]} failed with {ended.returncode}: {advice}")
-    return ended.stdout
+    if process.returncode != 0:
+        raise OperatorError(f"{command[0]} failed with {process.returncode}: {advice}")
+    return process.stdout

@@ -63,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    called = Path(sys.argv[0]).name
-    program = "kubectl orderservice" if called.startswith("kubectl-") else "orderctl"
+    script_name = Path(sys.argv[0]).name
+    program = "kubectl orderservice" if script_name.startswith("kubectl-") else "orderctl"
     shape = argparse.RawDescriptionHelpFormatter
     parser = _Parser(
         prog=program, description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=shape
@@ -94,9 +94,9 @@ def _parser() -> argparse.ArgumentParser:
         help="default: the last good one that does not run now",
     )
     selection.add_argument("--undo", action="store_true", help="run the spec again")
-    for named in (status, pause, resume, rollback):
-        named.add_argument("name", metavar="NAME")
-        _add_cluster_options(named)
+    for command in (status, pause, resume, rollback):
+        command.add_argument("name", metavar="NAME")
+        _add_cluster_options(command)
     verb("crd", "print the CustomResourceDefinition")
     return parser
 

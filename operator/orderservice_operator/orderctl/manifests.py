@@ -50,8 +50,8 @@ def _listed(manifest: Manifest) -> list[Any]:
 def documents(text: str) -> list[Any]:
     """Return the documents of a YAML text that JSON can express. Raises OperatorError."""
     try:
-        read = list(yaml.safe_load_all(text))
-        msgspec.json.encode(read)
+        values = list(yaml.safe_load_all(text))
+        msgspec.json.encode(values)
     except Exception as error:  # PyYAML and what makes its values raise what they please
         raise OperatorError(f"not YAML: {error or type(error).__name__}") from error
-    return read
+    return values

@@ -19,7 +19,9 @@ _LABELS: Final = "app.kubernetes.io/name=orderservice-operator"
 _SUFFIX: Final = "-external-metrics"
 
 
-async def external_metrics(client: Client, service: OrderService, live: LiveObjects) -> MetricsApi:
+async def external_metrics(
+    client: Client, service: OrderService, objects: LiveObjects
+) -> MetricsApi:
     """Return what the operator would see; without a worker to scale, nothing is read.
 
     For a person without cluster-wide rights, the existing autoscaler is the evidence.
@@ -27,13 +29,13 @@ async def external_metrics(client: Client, service: OrderService, live: LiveObje
     if service.spec.worker.autoscaling is None:
         return MetricsApi()
     try:
-        state = holder(await _registered(client), await _place(client))
+        state = holder(await _registered(client), await _address(client))
     except OperatorError:
         # Assume that the present source of metrics stays; the chart serves them by default.
-        if live_objects.provider_of(name_of(service, WORKER), live) == "External":
+        if live_objects.provider_of(name_of(service, WORKER), objects) == "External":
             return MetricsApi("other", server="another server", answers=True)
         return MetricsApi(can_serve=True)
-    return await with_availability(client, state, service, live)
+    return await with_availability(client, state, service, objects)
 
 
 async def _registered(client: Client) -> Manifest | None:
@@ -43,7 +45,7 @@ async def _registered(client: Client) -> Manifest | None:
         return None
 
 
-async def _place(client: Client) -> ServiceAddress | None:
+async def _address(client: Client) -> ServiceAddress | None:
     async for page in client.pages("/api/v1/services", _LABELS):
         for item in page.items:
             metadata = item["metadata"]

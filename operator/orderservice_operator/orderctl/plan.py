@@ -44,18 +44,18 @@ async def forecast(cluster: Cluster, manifest: Manifest) -> Forecast:
     states = await intended(cluster, manifest)
     service = _decoded(states.after)
     kinds = await cluster.kinds()
-    live = await cluster.children(service.metadata.name, kinds)
+    objects = await cluster.children(service.metadata.name, kinds)
     snapshot = msgspec.structs.replace(
-        take_snapshot(service, live, kinds, live_objects.secrets(service, live)),
-        metrics=await external_metrics(cluster.client, service, live),
+        take_snapshot(service, objects, kinds, live_objects.secrets(service, objects)),
+        metrics=await external_metrics(cluster.client, service, objects),
     )
     planned = planning.plan(snapshot, to_the_end=True)
     count = len(planning.manifests(snapshot, to_the_end=True))
     changes = [
         *_of_itself(states),
-        *[await _tried(cluster, write, live.get(write.reference)) for write in planned.writes],
+        *[await _tried(cluster, write, objects.get(write.reference)) for write in planned.writes],
         *(
-            Change("delete", child.kind, child.name, difference(live[child], None))
+            Change("delete", child.kind, child.name, difference(objects[child], None))
             for child in planned.deletions
         ),
         *in_broker(None if states.before is None else _decoded(states.before), service),
@@ -81,26 +81,26 @@ def _of_itself(states: Intended) -> list[Change]:
     return [Change(action, KIND, states.after["metadata"]["name"], lines)] if lines else []
 
 
-async def _tried(cluster: Cluster, write: Write, before: Manifest | None) -> Change:
+async def _tried(cluster: Cluster, write: Write, present: Manifest | None) -> Change:
     child = write.reference
     path = kind_of(child.api_version, child.kind).path(cluster.namespace, child.name)
-    action: Action = "create" if before is None else "change"
-    manifest = _with_replicas(write.manifest, before)
+    action: Action = "create" if present is None else "change"
+    manifest = _with_replicas(write.manifest, present)
     try:
-        after = await cluster.client.apply(path, manifest, CHILDREN, dry_run=True)
+        target = await cluster.client.apply(path, manifest, CHILDREN, dry_run=True)
     except OperatorError as error:
         return Change(action, child.kind, child.name, refused=str(error))
-    lines = difference(before, without_additions(after))
+    lines = difference(present, without_additions(target))
     return Change(action, child.kind, child.name, lines)
 
 
-def _with_replicas(manifest: Manifest, before: Manifest | None) -> Manifest:
+def _with_replicas(manifest: Manifest, present: Manifest | None) -> Manifest:
     """Keep the number of pods that a scaler owns: the operator writes it before it releases the
     field.
     """
-    if manifest["kind"] != "Deployment" or before is None or "replicas" in manifest["spec"]:
+    if manifest["kind"] != "Deployment" or present is None or "replicas" in manifest["spec"]:
         return manifest
-    replicas = before["spec"].get("replicas", 1)
+    replicas = present["spec"].get("replicas", 1)
     return manifest | {"spec": manifest["spec"] | {"replicas": replicas}}
 
 

@@ -40,18 +40,18 @@ async def undo(cluster: Cluster, name: str) -> str:
     return f"{cluster.namespace}/{name} runs its spec again"
 
 
-def chosen(history: History, running: str, number: int | None) -> Revision:
+def chosen(history: History, running_name: str, number: int | None) -> Revision:
     """Return the revision to run. Raises OperatorError with the existing ones."""
     fits = [
         revision
         for revision in history
-        if (revision.name != running if number is None else revision.number == number)
+        if (revision.name != running_name if number is None else revision.number == number)
     ]
     if fits:
         return fits[0]
     choices = ", ".join(f"{revision.number} ({revision.image})" for revision in history) or "none"
-    absent = "no earlier revision" if number is None else f"no revision {number}"
-    raise OperatorError(f"there is {absent} to roll back to; available: {choices}")
+    problem = "no earlier revision" if number is None else f"no revision {number}"
+    raise OperatorError(f"there is {problem} to roll back to; available: {choices}")
 
 
 async def _annotate(cluster: Cluster, name: str, value: str | None) -> None:

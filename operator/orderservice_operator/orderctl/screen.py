@@ -26,7 +26,7 @@ def screen(view: ResourceView, style: Style, now: datetime) -> str:
     if isinstance(view.service, Invalid):
         return style(f"the resource cannot be read: {view.service.problem}", "red")
     service = view.service
-    parts = (
+    sections = (
         _head(view, service, style, now),
         _section("CONDITIONS", _conditions(service, now), style),
         _section("PROCESSES", _processes(service), style),
@@ -35,30 +35,30 @@ def screen(view: ResourceView, style: Style, now: datetime) -> str:
         _section("CHILDREN", _children(view), style),
         _section("EVENTS", _events(view, now), style),
     )
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(section for section in sections if section)
 
 
 def _head(view: ResourceView, service: OrderService, style: Style, now: datetime) -> str:
     metadata, status = service.metadata, service.status
     full_name = style(f"{metadata.namespace}/{metadata.name}", "bold")
     phase = style(status.phase, "bold", _PHASES.get(status.phase, "cyan"))
-    behind = metadata.generation - status.observed_generation
-    observed = (
-        "seen by the operator" if not behind else style("not yet seen by the operator", "yellow")
+    lag = metadata.generation - status.observed_generation
+    observation = (
+        "seen by the operator" if not lag else style("not yet seen by the operator", "yellow")
     )
     lines = [
         f"{full_name}  {phase}  age {_age(view.created, now)}",
         f"image   {service.spec.image}{_running(service)}",
-        f"spec    generation {metadata.generation}, {observed}; mode {service.spec.mode}",
+        f"spec    generation {metadata.generation}, {observation}; mode {service.spec.mode}",
     ]
     return "\n".join(lines)
 
 
 def _running(service: OrderService) -> str:
-    running = service.status.image
-    if running == service.spec.image:
+    image = service.status.image
+    if image == service.spec.image:
         return ""
-    return f"  (last image of all pods: {running})" if running else "  (not rolled out yet)"
+    return f"  (last image of all pods: {image})" if image else "  (not rolled out yet)"
 
 
 def _conditions(service: OrderService, now: datetime) -> Iterator[Sequence[Cell]]:
@@ -81,12 +81,12 @@ def _judged(condition: Condition) -> Cell:
         return "-", "dim"
     if condition.type == "Progressing":
         return ("…", "yellow") if condition.status == "True" else ("✔", "green")
-    good = (
+    is_good = (
         (condition.status == "False")
         if condition.type in _NEGATIVE
         else (condition.status == "True")
     )
-    return ("✔", "green") if good else ("✘", "red")
+    return ("✔", "green") if is_good else ("✘", "red")
 
 
 def _processes(service: OrderService) -> Iterator[Sequence[Cell]]:
@@ -104,8 +104,8 @@ def _queues(service: OrderService) -> Iterator[Sequence[Cell]]:
     }
     for name, queue in queues.items():
         if queue is not None:
-            dead = (f"{queue.dead} dead letters", "red" if queue.dead else "dim")
-            yield ((name, ""), (f"{queue.messages} messages", ""), dead)
+            dead_letters = (f"{queue.dead} dead letters", "red" if queue.dead else "dim")
+            yield ((name, ""), (f"{queue.messages} messages", ""), dead_letters)
 
 
 def _revisions(view: ResourceView, service: OrderService) -> Iterator[Sequence[Cell]]:
@@ -133,9 +133,9 @@ def _state(child: Reference, body: Manifest) -> Cell:
     """Return the state of a child, if its kind has one."""
     status, spec = body.get("status") or {}, body.get("spec") or {}
     if child.kind == "Deployment":
-        ready, desired = status.get("readyReplicas", 0), spec.get("replicas", 1)
-        paused = ", held back" if spec.get("paused") else ""
-        return f"{ready}/{desired} ready{paused}", "" if ready == desired else "yellow"
+        ready_count, count = status.get("readyReplicas", 0), spec.get("replicas", 1)
+        suffix = ", held back" if spec.get("paused") else ""
+        return f"{ready_count}/{count} ready{suffix}", "" if ready_count == count else "yellow"
     if child.kind == "Job":
         return _job(status)
     if child.kind == "HorizontalPodAutoscaler":
@@ -166,11 +166,11 @@ def _events(view: ResourceView, now: datetime) -> Iterator[Sequence[Cell]]:
 
 def _section(title: str, rows: Iterable[Sequence[Cell]], style: Style) -> str:
     """Return a titled table; columns are as wide as their widest cell, the last is not padded."""
-    listed = [list(row) for row in rows]
-    if not listed:
+    table = [list(row) for row in rows]
+    if not table:
         return ""
-    widths = [max(len(row[i][0]) for row in listed) for i in range(len(listed[0]))]
-    lines = [_line(row, widths, style) for row in listed]
+    widths = [max(len(row[i][0]) for row in table) for i in range(len(table[0]))]
+    lines = [_line(row, widths, style) for row in table]
     return "\n".join([style(title, "bold"), *lines])
 
 
@@ -182,11 +182,11 @@ def _line(row: Sequence[Cell], widths: Sequence[int], style: Style) -> str:
     return ("  " + "  ".join(cells)).rstrip()
 
 
-def _age(since: str, now: datetime) -> str:
+def _age(start: str, now: datetime) -> str:
     """Return how long something has lasted, in its largest unit."""
-    if not since:
+    if not start:
         return ""
-    seconds = int((now - datetime.fromisoformat(since).astimezone(UTC)).total_seconds())
+    seconds = int((now - datetime.fromisoformat(start).astimezone(UTC)).total_seconds())
     for size, unit in _UNITS:
         if seconds >= size:
             return f"{seconds // size}{unit}"

@@ -28,11 +28,11 @@ _HOME_AND_CLEAR: Final = "\x1b[H\x1b[2J"
 
 def plan(options: Namespace) -> int:
     """Print what would change; return 0: nothing, 2: something, 1: a part would be refused."""
-    services, others = manifests.read(_read(options.filename))
+    services, ignored_count = manifests.read(_read(options.filename))
     if not services:
         raise OperatorError(f"{options.filename} has no OrderService")
-    if others:
-        sys.stderr.write(f"orderctl: ignored {others} objects of other kinds\n")
+    if ignored_count:
+        sys.stderr.write(f"orderctl: ignored {ignored_count} objects of other kinds\n")
     forecasts = asyncio.run(_forecasts(options, services))
     sys.stdout.write(
         forecast_text.FORMS[options.output](forecasts, style(options.color, sys.stdout))
@@ -83,7 +83,7 @@ VERBS: Final[Mapping[str, Callable[[Namespace], int]]] = {
 }
 
 
-def _place(options: Namespace, namespace: str = "") -> Location:
+def _location(options: Namespace, namespace: str = "") -> Location:
     """Return the location; a file and an option must not name different namespaces."""
     if namespace and options.namespace and namespace != options.namespace:
         raise OperatorError(
@@ -102,20 +102,22 @@ def _read(name: str) -> str:
 async def _forecasts(options: Namespace, services: list[Manifest]) -> list[Forecast]:
     forecasts = []
     for manifest in services:
-        async with connected(_place(options, manifest["metadata"].get("namespace", ""))) as cluster:
+        async with connected(
+            _location(options, manifest["metadata"].get("namespace", ""))
+        ) as cluster:
             forecasts.append(await forecast(cluster, manifest))
     return forecasts
 
 
 async def _show(options: Namespace) -> None:
-    async with connected(_place(options)) as cluster:
+    async with connected(_location(options)) as cluster:
         sys.stdout.write(await _screen(options, cluster) + "\n")
 
 
 async def _watch(options: Namespace) -> None:
     """Print the screen every few seconds; without a terminal, only if it has changed."""
     last = ""
-    async with connected(_place(options)) as cluster:
+    async with connected(_location(options)) as cluster:
         while True:
             text = await _screen(options, cluster)
             if sys.stdout.isatty():
@@ -134,7 +136,7 @@ async def _screen(options: Namespace, cluster: Cluster) -> str:
 
 def _said(options: Namespace, act: Callable[[Cluster], Awaitable[str]]) -> int:
     async def main() -> str:
-        async with connected(_place(options)) as cluster:
+        async with connected(_location(options)) as cluster:
             return await act(cluster)
 
     sys.stdout.write(asyncio.run(main()) + "\n")

@@ -38,10 +38,10 @@ async def _events(cluster: Cluster, body: Manifest) -> list[Manifest]:
     selector = f"involvedObject.kind={KIND},involvedObject.uid={body['metadata']['uid']}"
     path = f"/api/v1/namespaces/{cluster.namespace}/events"
     try:
-        listed = await cluster.client.get(path, {"fieldSelector": selector})
+        reply = await cluster.client.get(path, {"fieldSelector": selector})
     except OperatorError:
         return []
-    events: list[Manifest] = sorted(listed["items"], key=_time, reverse=True)
+    events: list[Manifest] = sorted(reply["items"], key=_time, reverse=True)
     return events[:_EVENTS]
 
 

@@ -95,11 +95,11 @@ async def _grant(management: Management, vhost: str, user: str, rights: Rights) 
 
 def rights_of(processes: Iterable[str]) -> Rights:
     """Return the combined rights of processes that share a user."""
-    every = [permissions()[process] for process in processes]
+    rights = [permissions()[process] for process in processes]
     return Rights(
-        configure=_joined(each.configure for each in every),
-        write=_joined(each.write for each in every),
-        read=_joined(each.read for each in every),
+        configure=_joined(right.configure for right in rights),
+        write=_joined(right.write for right in rights),
+        read=_joined(right.read for right in rights),
     )
 
 

@@ -54,15 +54,15 @@ def _of_management(secret: Secret) -> User:
 
 
 def _of_amqp(secret: Secret, key: str, host: str) -> User:
-    parts = _split(secret, key)
-    name = parts.hostname or ""
+    address = _split(secret, key)
+    name = address.hostname or ""
     is_same = name == host or (_is_loopback(name) and _is_loopback(host))
     if not (_is_labelled(secret) or is_same):
         raise Permanent(
             f"messaging.managementUrl names another host than Secret {secret.name}, whose password "
             f"is not sent there: set managementSecretRef, or give the Secret the label {LABEL}=true"
         )
-    return unquote(parts.username or ""), unquote(parts.password or "")
+    return unquote(address.username or ""), unquote(address.password or "")
 
 
 def _split(secret: Secret, key: str) -> SplitResult:

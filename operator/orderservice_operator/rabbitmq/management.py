@@ -110,9 +110,9 @@ class Management:
         is twice as late, and a passive declare over AMQP does not count unacknowledged messages.
         Raises Unknown if the broker does not know, which is not the same as 0.
         """
-        named = {"name": f"^{re.escape(queue)}$", "use_regex": "true", "page": "1"}
+        filters = {"name": f"^{re.escape(queue)}$", "use_regex": "true", "page": "1"}
         answer = await self._call(
-            "GET", f"queues/{self._vhost}", parameters=_TOTALS_ONLY | named | {"page_size": "1"}
+            "GET", f"queues/{self._vhost}", parameters=_TOTALS_ONLY | filters | {"page_size": "1"}
         )
         totals = _decoded(answer, _Totals).items
         if not totals or totals[0].messages is None:

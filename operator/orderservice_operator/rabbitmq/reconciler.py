@@ -41,10 +41,10 @@ class TopologyReconciler:
     def __init__(
         self,
         client: Client,
-        reported: Callable[[Key], None],
+        on_report: Callable[[Key], None],
         services: Callable[[], Iterable[OrderService]],
     ) -> None:
-        self._reported, self._services = reported, services
+        self._reported, self._services = on_report, services
         self._session = aiohttp.ClientSession()
         self._breakers: dict[str, Breaker] = {}
         self._clusters: dict[str, tuple[float, str]] = {}
@@ -183,12 +183,14 @@ class TopologyReconciler:
         messaging = service.spec.messaging
         if not messaging.provision:
             return
-        own = (await self._address(service)).username
+        operator_name = (await self._address(service)).username
         try:
             if "VirtualHost" in messaging.provision:
-                await accounts.make_virtual_host(management, messaging.vhost, own)
+                await accounts.make_virtual_host(management, messaging.vhost, operator_name)
             if "Users" in messaging.provision:
-                users = [each for each in await self._accounts(service) if each.name != own]
+                users = [
+                    user for user in await self._accounts(service) if user.name != operator_name
+                ]
                 await accounts.make_users(management, messaging.vhost, users)
         except Permanent as error:
             raise Permanent(f"{error} (provision needs the tag `administrator`)") from error

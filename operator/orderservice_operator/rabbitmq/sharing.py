@@ -38,12 +38,12 @@ def claim(service: OrderService) -> Claim:
 
 def older(service: OrderService, others: Iterable[OrderService]) -> Claim | None:
     """Return the claim that precedes a resource's own, if any."""
-    own = claim(service)
-    first = min((claim(other) for other in others), default=own)
-    return first if first < own else None
+    claimed = claim(service)
+    oldest = min((claim(other) for other in others), default=claimed)
+    return oldest if oldest < claimed else None
 
 
 def address_of(url: str) -> str:
     """Return the address as the name of a broker that does not tell its name."""
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or {'http': 80, 'https': 443}[parts.scheme]}"
+    address = urlsplit(url)
+    return f"{address.hostname}:{address.port or {'http': 80, 'https': 443}[address.scheme]}"

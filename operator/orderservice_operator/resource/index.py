@@ -34,11 +34,11 @@ class ResourceIndex:
     def has_dashboards_first(self, service: OrderService) -> bool:
         """Return whether this is the oldest resource that wants the shared dashboards."""
         return not any(
-            _age(other) < _age(service)
-            for other in self.services()
-            if other.spec.observability.dashboards
-            and other.spec.mode == "Manage"
-            and other.metadata.deletion_timestamp is None
+            _age(candidate) < _age(service)
+            for candidate in self.services()
+            if candidate.spec.observability.dashboards
+            and candidate.spec.mode == "Manage"
+            and candidate.metadata.deletion_timestamp is None
         )
 
     def put(self, body: Mapping[str, Any]) -> bool:

@@ -29,14 +29,14 @@ OWN_CONTAINERS: Final = ("api", "relay", "worker", "notifier", "gateway", "migra
 Passed = dict[str, Any]
 
 
-def _keyed(key: str, *, own: tuple[str, ...] = (), reserved: str = "") -> dict[str, Any]:
-    """Return the schema of a list whose items have a key; `own` are the operator's keys."""
+def _keyed(key: str, *, operator_keys: tuple[str, ...] = (), reserved: str = "") -> dict[str, Any]:
+    """Return the schema of a list with a key, which must be none of `operator_keys`."""
     schema: dict[str, Any] = {
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": [key],
     }
-    if own:
-        names = ", ".join(f"'{name}'" for name in own)
+    if operator_keys:
+        names = ", ".join(f"'{name}'" for name in operator_keys)
         rule = Rule(f"self.all(item, !(item.{key} in [{names}]))", f"{reserved} of the operator")
         schema["x-kubernetes-validations"] = [{"rule": rule.rule, "message": rule.message}]
     return schema
@@ -60,7 +60,7 @@ Volumes = Annotated[
         max_length=32,
         extra_json_schema=_keyed(
             "name",
-            own=OWN_VOLUMES,
+            operator_keys=OWN_VOLUMES,
             reserved="tmp, gateway-tmp, gateway-tls and ca-bundle are volumes",
         ),
     ),
@@ -70,7 +70,7 @@ Containers = Annotated[
     Meta(
         max_length=8,
         extra_json_schema=_keyed(
-            "name", own=OWN_CONTAINERS, reserved="a container has this name, it is"
+            "name", operator_keys=OWN_CONTAINERS, reserved="a container has this name, it is"
         ),
     ),
 ]

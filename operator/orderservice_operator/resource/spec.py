@@ -52,9 +52,9 @@ def path_of(namespace: str = "", name: str = "") -> str:
 
 
 def _same_secrets(process: str, field: str) -> Rule:
-    own = f"self.{process}.database"
+    section = f"self.{process}.database"
     return Rule(
-        f"!has({own}) || has({own}.{field}) == has(self.database.{field})",
+        f"!has({section}) || has({section}.{field}) == has(self.database.{field})",
         f"{process}.database must have {field} if spec.database has it, and must not otherwise",
         f".{process}.database",
     )

@@ -45,14 +45,16 @@ def extras(desired: Manifest, live: Manifest) -> Manifest | None:
 
     An apply would leave the items of others. None: there is nothing to remove.
     """
-    ours, theirs = desired["spec"]["template"]["spec"], live["spec"]["template"]["spec"]
-    lists = {name: theirs.get(name, []) for name in ("containers", "initContainers")}
-    own = {name: _desired_only(ours.get(name, []), items) for name, items in lists.items()}
-    if own == lists:
+    desired_spec, live_spec = desired["spec"]["template"]["spec"], live["spec"]["template"]["spec"]
+    live_lists = {name: live_spec.get(name, []) for name in ("containers", "initContainers")}
+    desired_lists = {
+        name: _desired_only(desired_spec.get(name, []), items) for name, items in live_lists.items()
+    }
+    if desired_lists == live_lists:
         return None
     # Lists are replaced as a whole, so the patch holds for this version only.
     version = {"resourceVersion": live["metadata"]["resourceVersion"]}
-    return {"metadata": version, "spec": {"template": {"spec": own}}}
+    return {"metadata": version, "spec": {"template": {"spec": desired_lists}}}
 
 
 def _desired_only(desired: list[Manifest], live: list[Manifest]) -> list[Manifest]:
@@ -109,8 +111,8 @@ def _tells_apart(key: str, items: list[Any]) -> bool:
 
 
 def _twin(value: Manifest, live: list[Any], key: str) -> Any:
-    same = (item for item in live if isinstance(item, dict) and item.get(key) == value[key])
-    return next(same, _UNSET)
+    matches = (item for item in live if isinstance(item, dict) and item.get(key) == value[key])
+    return next(matches, _UNSET)
 
 
 def _same(desired: Any, live: Any) -> bool:

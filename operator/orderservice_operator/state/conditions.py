@@ -82,8 +82,10 @@ class StatusInput(msgspec.Struct, frozen=True, dict=True):
         if self.report.reason in PROBLEMS:
             problems.append(f"RabbitMQ: {self.report.message}")
         # A quota may have room again; only a person creates a PriorityClass.
-        absent = [each.message for each in self.refusals if each.reason == PRIORITY_CLASS_MISSING]
-        return (*absent, *self.faults, *self.missing, *problems)
+        messages = [
+            refusal.message for refusal in self.refusals if refusal.reason == PRIORITY_CLASS_MISSING
+        ]
+        return (*messages, *self.faults, *self.missing, *problems)
 
     @property
     def done(self) -> bool:
@@ -98,10 +100,10 @@ class StatusInput(msgspec.Struct, frozen=True, dict=True):
     @property
     def stuck(self) -> str:
         """Why the roll-out cannot end without a person, as a text."""
-        late = [rollout.problem for rollout in self.rollouts.values() if rollout.late]
-        failed = [f"migration: {self.migration.failed}"] if self.migration.failed else []
+        problems = [rollout.problem for rollout in self.rollouts.values() if rollout.late]
+        migration = [f"migration: {self.migration.failed}"] if self.migration.failed else []
         topology = [self.report.message] if self.report.reason in PROBLEMS else []
-        return "; ".join([*self.refused, *late, *failed, *topology])
+        return "; ".join([*self.refused, *problems, *migration, *topology])
 
 
 def status(service: OrderService, summary: StatusInput, now: str) -> Status:
@@ -166,9 +168,9 @@ def unreadable(invalid: Invalid, now: str) -> Status:
 def _amended(
     service: OrderService | Invalid, phase: Phase, verdicts: Mapping[str, Verdict], now: str
 ) -> Status:
-    others = (old for old in service.status.conditions if old.type not in verdicts)
+    conditions = (old for old in service.status.conditions if old.type not in verdicts)
     return msgspec.structs.replace(
-        service.status, phase=phase, conditions=(*stamped(service, verdicts, now), *others)
+        service.status, phase=phase, conditions=(*stamped(service, verdicts, now), *conditions)
     )
 
 
@@ -176,9 +178,9 @@ def stamped(
     service: OrderService | Invalid, verdicts: Mapping[str, Verdict], now: str
 ) -> Iterator[Condition]:
     """Add generation and time to verdicts, which makes them conditions."""
-    before = {condition.type: condition for condition in service.status.conditions}
+    conditions = {condition.type: condition for condition in service.status.conditions}
     for name, (value, reason, message) in verdicts.items():
-        old = before.get(name)
+        old = conditions.get(name)
         unchanged = old is not None and old.status == value
         yield Condition(
             type=name,
@@ -238,8 +240,8 @@ def _ready(service: OrderService, summary: StatusInput) -> Verdict:
     if summary.rollback:
         return "False", ROLLED_BACK, _instead(summary.rollback)
     if not (summary.serving and not summary.faults):
-        waiting = [name for name, rollout in summary.rollouts.items() if not rollout.serving]
-        text = "not all ready: " + ", ".join(waiting or ["children"])
+        names = [name for name, rollout in summary.rollouts.items() if not rollout.serving]
+        text = "not all ready: " + ", ".join(names or ["children"])
         return "False", "NotAllReady", "; ".join([text, *summary.hints])
     if _lacks_topology(service, summary.report):
         return "False", "TopologyNotReady", f"RabbitMQ: {summary.report.message}"
@@ -273,8 +275,8 @@ def _progressing(service: OrderService, summary: StatusInput) -> Verdict:
         return "False", "Observing", f"would write: {summary.pending}"
     if summary.rollback:
         text = rolled_back(summary.rollback)
-        if late := [rollout.problem for rollout in summary.rollouts.values() if rollout.late]:
-            return "False", "Stuck", "; ".join([text, "and these are not ready either", *late])
+        if problems := [rollout.problem for rollout in summary.rollouts.values() if rollout.late]:
+            return "False", "Stuck", "; ".join([text, "and these are not ready either", *problems])
         return ("False" if summary.done else "True"), ROLLED_BACK, text
     if summary.problems:
         return "False", "Stuck", "; ".join(filter(None, (summary.problems[0], summary.no_way_back)))
@@ -298,16 +300,16 @@ def _under_way(summary: StatusInput) -> Verdict:
 
 def _degraded(service: OrderService, summary: StatusInput, now: str) -> Verdict:
     if summary.rollback:
-        parts = (rolled_back(summary.rollback), *summary.problems)
-        return "True", ROLLED_BACK, "; ".join(parts)
+        texts = (rolled_back(summary.rollback), *summary.problems)
+        return "True", ROLLED_BACK, "; ".join(texts)
     if summary.refused:
         return "True", "PodTemplateRefused", "; ".join(summary.problems)
     if problems := summary.problems:
-        reason = next((each.reason for each in summary.refusals), "Problems")
-        messages = [each.message for each in summary.refusals]
+        reason = next((refusal.reason for refusal in summary.refusals), "Problems")
+        messages = [refusal.message for refusal in summary.refusals]
         return "True", reason, "; ".join(dict.fromkeys([*messages, *problems]))
-    if taken_back := _taken_back(service, summary.conflicts, now):
-        return "False", TAKEN_BACK, taken_back
+    if overwrites := _taken_back(service, summary.conflicts, now):
+        return "False", TAKEN_BACK, overwrites
     return "False", "AsExpected", ""
 
 
@@ -317,19 +319,19 @@ def _taken_back(service: OrderService, conflicts: tuple[str, ...], now: str) -> 
     A repetition within the hour changes nothing: otherwise a program that writes all the time would
     cause as many writes of the status.
     """
-    since = (datetime.fromisoformat(now) - _TAKEN_BACK_FOR).strftime(_TIME)
-    standing = next(
+    earliest = (datetime.fromisoformat(now) - _TAKEN_BACK_FOR).strftime(_TIME)
+    message = next(
         (
             condition.message
             for condition in service.status.conditions
             if (condition.type, condition.reason) == ("Degraded", TAKEN_BACK)
             and condition.observed_generation == service.metadata.generation
-            and condition.message > since  # it starts with a time
+            and condition.message > earliest  # it starts with a time
         ),
         "",
     )
     text = "; ".join(sorted(conflicts))[:_TAKEN_BACK_LENGTH]
-    return standing if not text or standing.partition(" ")[2] == text else f"{now} {text}"
+    return message if not text or message.partition(" ")[2] == text else f"{now} {text}"
 
 
 def _migrations(service: OrderService, summary: StatusInput) -> Verdict:
@@ -359,18 +361,18 @@ def _autoscaling(service: OrderService, summary: StatusInput) -> Verdict:
 
 
 def _capacity(service: OrderService) -> Verdict:
-    most, limit = most_connections(service), service.spec.database.max_connections
-    text = f"{most.primary} connections to the primary"
+    demand, limit = most_connections(service), service.spec.database.max_connections
+    text = f"{demand.primary} connections to the primary"
     if service.spec.database.replica_secret_ref:
-        text += f" and {most.replica} to the replica"
-    if max(most.primary, most.replica) > limit:
+        text += f" and {demand.replica} to the replica"
+    if max(demand.primary, demand.replica) > limit:
         text = f"all pods together, with those of a roll-out, can take {text}"
         return "False", "PoolsExceedServer", f"{text}; database.maxConnections is {limit}"
     return "True", "Enough", f"at most {text}, of {limit}"
 
 
 def _phase(service: OrderService, summary: StatusInput) -> Phase:
-    ordered: Iterable[tuple[bool, Phase]] = (
+    phases: Iterable[tuple[bool, Phase]] = (
         (service.metadata.deletion_timestamp is not None, "Deleting"),
         (service.spec.paused, "Paused"),
         (summary.rollback is not None, ROLLED_BACK),
@@ -378,4 +380,4 @@ def _phase(service: OrderService, summary: StatusInput) -> Phase:
         (summary.serving and not _lacks_topology(service, summary.report), "Ready"),
         (not summary.migrated, "Migrating"),
     )
-    return next((phase for true, phase in ordered if true), "Progressing")
+    return next((phase for applies, phase in phases if applies), "Progressing")

@@ -68,14 +68,14 @@ class Job(msgspec.Struct, frozen=True):
 
 
 def rollout(
-    service: OrderService, process: Process, live: LiveObjects, revision: str
+    service: OrderService, process: Process, objects: LiveObjects, revision: str
 ) -> RolloutProgress:
     """Return how far the Deployment of a process has rolled out a revision."""
-    deployment = live.get(_deployment(service, process))
+    deployment = objects.get(_deployment(service, process))
     if deployment is None:
         return RolloutProgress(PodCounts(), done=False)
     spec, status = deployment["spec"], deployment.get("status") or {}
-    observed = _annotations(deployment).get(REVISION_ANNOTATION) == revision and (
+    is_current = _annotations(deployment).get(REVISION_ANNOTATION) == revision and (
         status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
     )
     count = PodCounts(
@@ -84,47 +84,49 @@ def rollout(
         updated=status.get("updatedReplicas", 0),
     )
     available, existing = status.get("availableReplicas", 0), status.get("replicas", 0)
-    of_one_version = observed and not spec.get("paused", False) and count.updated == existing
+    of_one_version = is_current and not spec.get("paused", False) and count.updated == existing
     complete = of_one_version and count.desired == existing == available
-    enough = is_autoscaled(service, process) and available >= fewest_replicas(service, process)
+    has_enough = is_autoscaled(service, process) and available >= fewest_replicas(service, process)
     problem = "" if complete else _problem(process, status)
     return RolloutProgress(
         count,
         complete,
         problem,
-        late=observed and _LATE in problem,
-        serving=complete or (of_one_version and enough),
+        late=is_current and _LATE in problem,
+        serving=complete or (of_one_version and has_enough),
     )
 
 
-def revisions(service: OrderService, live: LiveObjects) -> set[str]:
+def revisions(service: OrderService, objects: LiveObjects) -> set[str]:
     """Return the revisions of the Deployments."""
-    places = (_deployment(service, process) for process in ALL)
+    deployments = (_deployment(service, process) for process in ALL)
     return {
-        _annotations(live[place]).get(REVISION_ANNOTATION, "") for place in places if place in live
+        _annotations(objects[deployment]).get(REVISION_ANNOTATION, "")
+        for deployment in deployments
+        if deployment in objects
     }
 
 
-def job(name: str, live: LiveObjects) -> Job:
+def job(name: str, objects: LiveObjects) -> Job:
     """Return the progress of a Job."""
-    body = live.get(_reference("batch/v1", "Job", name))
+    body = objects.get(_reference("batch/v1", "Job", name))
     if body is None:
         return Job()
     status, annotations = body.get("status") or {}, _annotations(body)
     generation = annotations.get(GENERATION_ANNOTATION, "")
-    made_for = Job(
+    progress = Job(
         # 0, which is no generation, if it is not a number.
         generation=int(generation) if re.fullmatch("[0-9]{1,18}", generation) else 0,
         secrets=annotations.get(SECRETS_ANNOTATION, ""),
     )
     for condition in status.get("conditions") or []:
         if condition["status"] == "True" and condition["type"] == "Complete":
-            return msgspec.structs.replace(made_for, complete=True)
+            return msgspec.structs.replace(progress, complete=True)
         if condition["status"] == "True" and condition["type"] == "Failed":
-            failed = f"{condition.get('reason')}: {condition.get('message')}"
-            return msgspec.structs.replace(made_for, failed=failed)
+            failure = f"{condition.get('reason')}: {condition.get('message')}"
+            return msgspec.structs.replace(progress, failed=failure)
     uid = "" if status.get("active") else body["metadata"].get("uid", "")
-    return msgspec.structs.replace(made_for, uid=uid)
+    return msgspec.structs.replace(progress, uid=uid)
 
 
 def without_generated_name(message: str) -> str:
@@ -135,12 +137,12 @@ def without_generated_name(message: str) -> str:
     return _GENERATED.sub(r'\1*"', message)
 
 
-def secrets(service: OrderService, live: LiveObjects) -> dict[str, str]:
+def secrets(service: OrderService, objects: LiveObjects) -> dict[str, str]:
     """Return the digests of Secrets that the pods of each process were created with."""
     templates = {
-        process.name: live[place]["spec"]["template"]
+        process.name: objects[deployment]["spec"]["template"]
         for process in ALL
-        if (place := _deployment(service, process)) in live
+        if (deployment := _deployment(service, process)) in objects
     }
     return {
         name: digest
@@ -149,33 +151,33 @@ def secrets(service: OrderService, live: LiveObjects) -> dict[str, str]:
     }
 
 
-def named_by_pods(live: LiveObjects) -> frozenset[Reference]:
+def named_by_pods(objects: LiveObjects) -> frozenset[Reference]:
     """Return the settings and ServiceAccounts that pods of any revision name."""
     return frozenset(
-        place
-        for place, body in live.items()
-        if place.kind == "ServiceAccount" or (place.kind == "ConfigMap" and body.get("immutable"))
+        child
+        for child, body in objects.items()
+        if child.kind == "ServiceAccount" or (child.kind == "ConfigMap" and body.get("immutable"))
     )
 
 
-def scaling(name: str, live: LiveObjects) -> tuple[str, str, str] | None:
+def scaling(name: str, objects: LiveObjects) -> tuple[str, str, str] | None:
     """Return the status of the scaler of that name, if there is one."""
     for api_version, kind, condition_type in _SCALERS:
-        if (scaler := live.get(_reference(api_version, kind, name))) is not None:
+        if (scaler := objects.get(_reference(api_version, kind, name))) is not None:
             return _condition(scaler, condition_type)
     return None
 
 
-def provider_of(name: str, live: LiveObjects) -> str:
+def provider_of(name: str, objects: LiveObjects) -> str:
     """Return the provider of the metric that the autoscaler of that name reads, or nothing."""
-    autoscaler = live.get(_reference("autoscaling/v2", "HorizontalPodAutoscaler", name)) or {}
+    autoscaler = objects.get(_reference("autoscaling/v2", "HorizontalPodAutoscaler", name)) or {}
     annotations = autoscaler.get("metadata", {}).get("annotations") or {}
     return str(annotations.get(PROVIDER_ANNOTATION, ""))
 
 
-def replicas(name: str, live: LiveObjects) -> int | None:
+def replicas(name: str, objects: LiveObjects) -> int | None:
     """Return the wanted number of pods of the Deployment of that name, if it exists."""
-    deployment = live.get(_reference("apps/v1", "Deployment", name))
+    deployment = objects.get(_reference("apps/v1", "Deployment", name))
     return None if deployment is None else int(deployment["spec"].get("replicas", 1))
 
 

@@ -34,16 +34,16 @@ def foreign_entries(manifest: Manifest) -> list[Manifest]:
     entries: list[Manifest] = manifest["metadata"].get("managedFields") or []
     if all("additions" in entry for entry in entries):  # reduced already
         return entries
-    ours: Fields = {}
+    own_fields: Fields = {}
     for entry in entries:
         if entry["manager"] in _OURS:
-            ours = _union(ours, _spec(entry))
+            own_fields = _union(own_fields, _spec(entry))
     return [
         {"manager": entry["manager"], "additions": fields}
         for entry in entries
         if entry["manager"] not in _OURS
         and not entry.get("subresource")
-        and (fields := _without(_spec(entry), ours, "/spec"))
+        and (fields := _without(_spec(entry), own_fields, "/spec"))
     ]
 
 
@@ -75,11 +75,11 @@ def without_additions(manifest: Manifest) -> Manifest:
     return manifest | {"spec": spec}
 
 
-def merge_patch(before: Manifest, after: Manifest) -> Manifest:
+def merge_patch(source: Manifest, target: Manifest) -> Manifest:
     """Return the merge patch (RFC 7386) that turns one object into another."""
-    patch: Manifest = {name: None for name in before if name not in after}
-    for name, value in after.items():
-        old = before.get(name)
+    patch: Manifest = {name: None for name in source if name not in target}
+    for name, value in target.items():
+        old = source.get(name)
         if isinstance(old, dict) and isinstance(value, dict):
             if inner := merge_patch(old, value):
                 patch[name] = inner
@@ -94,21 +94,21 @@ def _spec(entry: Manifest) -> Fields:
 
 
 def _union(first: Fields, second: Fields) -> Fields:
-    both = {key: _union(first[key], second[key]) for key in first.keys() & second.keys()}
-    return first | second | both
+    common = {key: _union(first[key], second[key]) for key in first.keys() & second.keys()}
+    return first | second | common
 
 
-def _without(fields: Fields, ours: Fields, path: str) -> Fields:
+def _without(fields: Fields, own_fields: Fields, path: str) -> Fields:
     """Return the fields that are neither ours nor permitted; `{".": {}}` is a whole field."""
     foreign: Fields = {}
     for key, inner in fields.items():
         inner_path = _path_of(path, key)
-        if key == "." or _LET_IN.match(inner_path) or (key in ours and not inner):
+        if key == "." or _LET_IN.match(inner_path) or (key in own_fields and not inner):
             continue
-        if key not in ours and _is_whole(inner, inner_path):
+        if key not in own_fields and _is_whole(inner, inner_path):
             foreign[key] = {".": {}}
-        elif rest := _without(inner, ours.get(key, {}), inner_path):
-            foreign[key] = rest
+        elif remainder := _without(inner, own_fields.get(key, {}), inner_path):
+            foreign[key] = remainder
     return foreign
 
 
@@ -122,12 +122,12 @@ def _is_whole(fields: Fields, path: str) -> bool:
 
 
 def _path_of(path: str, key: str) -> str:
-    kind, _, rest = key.partition(":")
+    kind, _, name = key.partition(":")
     if kind == "f":
-        return f"{path}/{rest}"
+        return f"{path}/{name}"
     if kind == "k":
-        return f"{path}/{next(iter(msgspec.json.decode(rest).values()))}"
-    return f"{path}/{rest}"
+        return f"{path}/{next(iter(msgspec.json.decode(name).values()))}"
+    return f"{path}/{name}"
 
 
 def _paths(fields: Fields, path: str) -> Iterator[str]:
@@ -142,12 +142,12 @@ def _removed(value: Any, fields: Fields) -> Any:
     """Return a value without the fields."""
     for key, inner in fields.items():
         owns_item = "." in inner
-        kind, _, rest = key.partition(":")
-        if kind == "f" and isinstance(value, dict) and rest in value:
-            others = {name: member for name, member in value.items() if name != rest}
-            value = others if owns_item else others | {rest: _removed(value[rest], inner)}
+        kind, _, field = key.partition(":")
+        if kind == "f" and isinstance(value, dict) and field in value:
+            members = {name: member for name, member in value.items() if name != field}
+            value = members if owns_item else members | {field: _removed(value[field], inner)}
         elif kind in {"k", "v"} and isinstance(value, list):
-            identity = msgspec.json.decode(rest)
+            identity = msgspec.json.decode(field)
             value = [
                 item if not _is_item(item, identity) else _removed(item, inner)
                 for item in value

@@ -24,8 +24,8 @@ def plan(snapshot: Snapshot, *, to_the_end: bool = False) -> Plan:
     )
     if to_the_end or not snapshot.held:
         return planned
-    others = (write for write in planned.writes if write.manifest["kind"] != "Deployment")
-    return msgspec.structs.replace(planned, writes=tuple(others))
+    writes = (write for write in planned.writes if write.manifest["kind"] != "Deployment")
+    return msgspec.structs.replace(planned, writes=tuple(writes))
 
 
 def manifests(snapshot: Snapshot, *, to_the_end: bool) -> list[Manifest]:

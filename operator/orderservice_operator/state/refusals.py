@@ -39,6 +39,6 @@ def refusals(problems: Mapping[str, str]) -> tuple[PodRefusal, ...]:
             for name in sorted(set(pattern.findall(problem))):
                 processes[reason, message, name].append(process)
     return tuple(
-        PodRefusal(reason, message.format(name, ", ".join(refused)))
-        for (reason, message, name), refused in processes.items()
+        PodRefusal(reason, message.format(name, ", ".join(process_names)))
+        for (reason, message, name), process_names in processes.items()
     )

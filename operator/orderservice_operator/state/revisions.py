@@ -39,9 +39,9 @@ def revision(manifest: Manifest) -> Revision:
     return Revision(manifest["metadata"]["name"], manifest["revision"], manifest["data"])
 
 
-def history(live: LiveObjects) -> History:
+def history(objects: LiveObjects) -> History:
     """Return all revisions, newest first."""
-    revisions = [revision(body) for place, body in live.items() if place.kind == KIND]
+    revisions = [revision(body) for child, body in objects.items() if child.kind == KIND]
     return tuple(sorted(revisions, key=lambda body: body.number, reverse=True))
 
 

@@ -84,8 +84,8 @@ def hindrance(service: OrderService, history: History) -> str:
         return "rollout.autoRollback is off"
     if not history:
         return "there is no good revision"
-    before = revisions.standing_in(service, history[0])
-    if before is not None and revision_name(before) == revision_name(service):
+    good_service = revisions.standing_in(service, history[0])
+    if good_service is not None and revision_name(good_service) == revision_name(service):
         return "the last good revision has the same spec"
     return ""
 

@@ -43,7 +43,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     @property
     def context(self) -> Context:
         """The context of the children: their inputs besides the resource."""
-        before = None if self.done else revisions.before(self.service, self.history)
+        predecessor = None if self.done else revisions.before(self.service, self.history)
         workers = live_objects.replicas(
             processes.name_of(self.service, processes.WORKER), self.live
         )
@@ -51,7 +51,7 @@ class Snapshot(msgspec.Struct, frozen=True):
             self.kinds,
             self.migrated,
             self.secrets,
-            before,
+            predecessor,
             self.metrics,
             workers,
             self.dashboards,
@@ -81,8 +81,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         sense.
         """
         secrets = self.secrets.get(MIGRATE, self.job.secrets)
-        changed = self.job.generation != self.wanted.metadata.generation
-        return bool(self.job.failed) and (changed or self.job.secrets != secrets)
+        spec_changed = self.job.generation != self.wanted.metadata.generation
+        return bool(self.job.failed) and (spec_changed or self.job.secrets != secrets)
 
     @property
     def rollouts(self) -> dict[str, RolloutProgress]:
@@ -130,8 +130,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         """The reason why the spec cannot be rolled out, if it is known."""
         if not self.migrated and self.job.failed and not self.job_is_stale:
             return RolloutFailure("MigrationFailed", f"migration: {self.job.failed}")
-        late = (rollout.problem for rollout in self.rollouts.values() if rollout.late)
-        return next((RolloutFailure("DeadlineMissed", problem) for problem in late), None)
+        problems = (rollout.problem for rollout in self.rollouts.values() if rollout.late)
+        return next((RolloutFailure("DeadlineMissed", problem) for problem in problems), None)
 
     @property
     def no_way_back(self) -> str:
@@ -140,10 +140,10 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 def take_snapshot(
-    service: OrderService, live: LiveObjects, kinds: frozenset[str], secrets: Mapping[str, str]
+    service: OrderService, objects: LiveObjects, kinds: frozenset[str], secrets: Mapping[str, str]
 ) -> Snapshot:
     """Return the snapshot of a resource; `metrics` and further `secrets` are added later."""
-    history = revisions.history(live)
+    history = revisions.history(objects)
     running = rollback.running(service, history)
     name = revision_name(running.service)
-    return Snapshot(service, running, live, history, kinds, secrets, name)
+    return Snapshot(service, running, objects, history, kinds, secrets, name)

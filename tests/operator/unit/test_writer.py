@@ -43,7 +43,7 @@ def _carried_out(plan: Plan, refuses: Refuses) -> tuple[Outcome, list[str]]:
         live = {ACCOUNT: _manifest("v1", "ServiceAccount")}
         async with connected(answer) as client:
             writer = Writer(client, Store(lambda _: None))
-            return await writer.carry_out(plan, KEY, live, passed_on=True)
+            return await writer.carry_out(plan, KEY, live, dry_run_first=True)
 
     return asyncio.run(main()), deeds
 
