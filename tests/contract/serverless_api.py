@@ -6,7 +6,10 @@ import falcon.testing
 import msgspec
 
 from orders.api.app import create_app
+from orders.api.cancellation import CANCELLED
+from orders.api.orders import ACCEPTED
 from orders.api.ratelimit import RateLimiter
+from orders.api.refunds import REFUND_REQUESTED
 from orders.api.resource import ApiPorts, NoAuthentication
 from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
@@ -29,9 +32,9 @@ def ports(requests: int = 1000, **changes: Any) -> ApiPorts:
     pool = Pool(database.url, database, "contract")
     redis = Redis(CacheSettings())
     disconnected = ApiPorts(
-        orders=Orders(pool, Reads(pool, None, None, 1)),
-        cancellations=Cancellations(pool, 1800),
-        refund_requests=RefundRequests(pool),
+        orders=Orders(pool, Reads(pool, None, None, 1), ACCEPTED),
+        cancellations=Cancellations(pool, 1800, CANCELLED),
+        refund_requests=RefundRequests(pool, REFUND_REQUESTED),
         history=History(Reads(pool, None, None, 1)),
         stock=AdmissionCheck(lambda product, _: Availability(product, 100, True), "best-effort"),
         cache=OrderCache(redis, CacheSettings()),

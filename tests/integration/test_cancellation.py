@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from integration.stores import cancellations_on, refund_requests_on
 from integration.world import World, empty_world
-from orders.database.cancellations import Cancellations, Cancelled, NotCancellable
+from orders.database.cancellations import Cancelled, NotCancellable
 from orders.database.orders import KeyReused
 from orders.database.pool import Pool
 from orders.database.progress import AttemptOutcome, Progress
-from orders.database.refund_requests import RefundCommand, RefundRequests
+from orders.database.refund_requests import RefundCommand
 from orders.domain import events
 from orders.domain.deadlines import deadlines
 from orders.domain.lifecycle import Status
@@ -174,7 +175,7 @@ def test_the_window_is_judged_by_the_database_whatever_the_clock_of_the_api(worl
         world.cancel(order_id)
     assert refused.value.reason == "WindowClosed"
     assert world.find(order_id).status is Status.COMPLETED
-    world.cancellations = Cancellations(world.pool, 3600)
+    world.cancellations = cancellations_on(world.pool, 3600)
     assert answer(world.cancel(order_id))[0] == 202
 
 
@@ -510,7 +511,7 @@ def test_an_order_of_which_one_refund_is_made_and_one_is_not_still_has_one_pendi
 ) -> None:
     order_id = world.order()
     world.handle(order_id)
-    requests = RefundRequests(world.pool)
+    requests = refund_requests_on(world.pool)
     for amount in (Decimal(5), Decimal(7)):
         requests.add(RefundCommand(order_id, amount, "user:1"), context.accept("test", None)[0])
     assert world.find(order_id).refund_pending
@@ -536,7 +537,7 @@ class DecliningParts(Payment):
 def test_a_declined_refund_still_needs_a_person_after_a_later_one_was_made(world: World) -> None:
     order_id = world.order()
     world.handle(order_id)
-    requests = RefundRequests(world.pool)
+    requests = refund_requests_on(world.pool)
     for amount in (Decimal(5), Decimal(7)):
         requests.add(RefundCommand(order_id, amount, "user:1"), context.accept("test", None)[0])
     world.cancel(order_id)

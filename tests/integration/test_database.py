@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 
 from integration.handles import Database, Postgres
 from integration.serving import eventually
+from integration.stores import orders_on
 from machine_time import machine_time_s
 from orders import settings
 from orders.database.connection import SESSION, Connection, Server, connect
@@ -53,7 +54,7 @@ def pool(options: settings.DatabaseSettings) -> Iterator[Pool]:
 
 @pytest.fixture
 def ledger(pool: Pool) -> Orders:
-    return Orders(pool, Reads(pool, None, None, 1))
+    return orders_on(pool)
 
 
 def accept(ledger: Orders, key: str | None = None, order: NewOrder = ORDER) -> StoredAnswer:
@@ -166,7 +167,7 @@ def test_a_statement_that_failed_runs_again_on_its_connection(
     pool = Pool(options.url, msgspec.structs.replace(options, pool_size=1), "test")
     pool.open()
     try:
-        ledger = Orders(pool, Reads(pool, None, None, 1))
+        ledger = orders_on(pool)
         for key in (None, f"first-{uuid.uuid4()}", None, f"second-{uuid.uuid4()}"):
             with pytest.raises(Permanent):
                 accept(ledger, key, NewOrder(7, 1, 0, Decimal("19.90"), "card"))
@@ -258,7 +259,7 @@ def unlucky(database: Database, options: settings.DatabaseSettings) -> Iterator[
 
 @pytest.mark.parametrize("name", ["page", "find", "replay"])
 def test_a_read_whose_connection_broke_is_tried_once_more(unlucky: Unlucky, name: str) -> None:
-    ledger = Orders(unlucky, Reads(unlucky, None, None, 0))
+    ledger = orders_on(unlucky)
     stored = accept(ledger, key := str(uuid.uuid4()))
     reads: dict[str, Callable[[], object]] = {
         "page": lambda: ledger.page(ORDER.user_id, 1, None, 0, own_writes=True),
@@ -275,7 +276,7 @@ def test_a_read_whose_connection_broke_is_tried_once_more(unlucky: Unlucky, name
 
 
 def test_a_write_whose_connection_broke_is_not_tried_again(unlucky: Unlucky) -> None:
-    ledger = Orders(unlucky, Reads(unlucky, None, None, 0))
+    ledger = orders_on(unlucky)
     accept(ledger)
     unlucky.breaks, unlucky.statements = 1, 0
     with pytest.raises(OutcomeUnknown):
@@ -310,7 +311,7 @@ def test_reads_go_to_the_replica_while_it_keeps_up_and_misses_to_the_primary(
     lag = ReplicaLag(options)
     replica.open()
     lag.start()
-    ledger = Orders(pool, Reads(pool, replica, lag, options.replica_max_lag_s))
+    ledger = orders_on(pool, Reads(pool, replica, lag, options.replica_max_lag_s))
     try:
         eventually(lambda: lag.lag_s() < options.replica_max_lag_s)
         fresh = routed("replica", "fresh")
@@ -351,7 +352,7 @@ def test_reads_go_in_turn_to_the_replicas_that_keep_up(
     pools = [Counted(database.replica_url, options, f"r{n}", writes=False) for n in range(3)]
     lags = [ReplicaLag(options, database.replica_url) for _ in pools]
     reads = Reads.among(pool, list(map(Replica, pools, lags)), options.replica_max_lag_s)
-    ledger = Orders(pool, reads)
+    ledger = orders_on(pool, reads)
     order_id = accept(ledger).order_id or 0
     for replica, lag in zip(pools[:2], lags[:2], strict=True):  # the third one is never heard of
         replica.open()

@@ -17,13 +17,12 @@ from failover.proxy import proxies
 from integration.handles import Database, Postgres, Server
 from integration.pair import Pair, pair
 from integration.serving import eventually
+from integration.stores import orders_on
 from machine_time import machine_time_s
 from orders.database.connection import REPLACED, connect, sessions
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import Watchdog
-from orders.database.orders import Orders
 from orders.database.pool import Pool
-from orders.database.routing import Reads
 from orders.database.statements import OutcomeUnknown, ReadOnly
 from orders.domain.order import NewOrder
 from orders.errors import Transient
@@ -40,7 +39,7 @@ def settings_of(url: str) -> DatabaseSettings:
 
 
 def accept(pool: Pool) -> int:
-    ledger = Orders(pool, Reads(pool, None, None, 1))
+    ledger = orders_on(pool)
     return ledger.accept(ORDER, context.accept("test", None)[0], "u:7", None).order_id or 0
 
 
@@ -66,7 +65,7 @@ def servers(state: Path) -> Iterator[Pair]:
 
 
 def read(pool: Pool) -> object:
-    return Orders(pool, Reads(pool, None, None, 1)).page(7, 1, None, 0, own_writes=True)
+    return orders_on(pool).page(7, 1, None, 0, own_writes=True)
 
 
 @pytest.mark.parametrize("ask", [accept, read])

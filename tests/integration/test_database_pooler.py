@@ -20,6 +20,7 @@ from integration.api_process import api_running, new_user
 from integration.broker import connected, prepare, settings_of
 from integration.handles import Database, Postgres, Vhost
 from integration.serving import eventually
+from integration.stores import orders_on
 from machine_time import machine_time_s
 from orders.database import connection
 from orders.database.leadership import HOUSEKEEPING, Leadership
@@ -27,7 +28,7 @@ from orders.database.migrate import migrate, pending
 from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.progress import AttemptOutcome, Progress, Reservation, Step
-from orders.database.routing import Reads, ReplicaLag
+from orders.database.routing import ReplicaLag
 from orders.database.statements import Busy, ReadOnly
 from orders.domain.lifecycle import Status, Transition
 from orders.domain.order import NewOrder
@@ -102,7 +103,7 @@ def pool(options: DatabaseSettings) -> Iterator[Pool]:
 
 
 def ledger_of(pool: Pool) -> Orders:
-    return Orders(pool, Reads(pool, None, None, 1))
+    return orders_on(pool)
 
 
 def accept(pool: Pool, key: str | None = None) -> int:

@@ -17,13 +17,12 @@ from devstack.servers import postgres as postgres_server
 from integration.handles import Database, Postgres
 from integration.pair import Pair, pair
 from integration.serving import SERVICES, eventually
+from integration.stores import orders_on
 from machine_time import machine_time_s
 from orders.cache.client import Redis, RedisDown
 from orders.cache.flush import flush
-from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.promotion import SKIP, follow_up
-from orders.database.routing import Reads
 from orders.database.statements import DatabaseUnavailable, OutcomeUnknown
 from orders.domain.order import NewOrder
 from orders.errors import OrdersError, Transient
@@ -41,7 +40,7 @@ def servers(state: Path) -> Iterator[Pair]:
 
 
 def accept(pool: Pool, key: str | None = None) -> int:
-    ledger = Orders(pool, Reads(pool, None, None, 1))
+    ledger = orders_on(pool)
     return ledger.accept(ORDER, context.accept("test", None)[0], "u:7", key).order_id or 0
 
 
@@ -195,7 +194,7 @@ def test_a_commit_that_no_standby_confirms_has_an_unknown_outcome_within_the_dea
         assert waiting(postgres) <= 3, "two, and the one that found out"
         postgres.replica.resume()
         eventually(lambda: refused(pool) is None, within_s=30)
-        replayed = Orders(pool, Reads(pool, None, None, 1)).replay(ORDER, "u:7", "waits")
+        replayed = orders_on(pool).replay(ORDER, "u:7", "waits")
         assert replayed is not None
 
 

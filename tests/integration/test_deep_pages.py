@@ -7,9 +7,9 @@ import psycopg
 import pytest
 
 from integration.handles import Database
+from integration.stores import orders_on
 from orders.database.orders import Orders
 from orders.database.pool import Pool
-from orders.database.routing import Reads
 from orders.database.statements import statement
 from orders.domain.order import MAX_ID
 from orders.settings import DatabaseSettings
@@ -35,7 +35,7 @@ def ledger(database: Database) -> Iterator[Orders]:
     settings = DatabaseSettings(url=database.url)
     pool = Pool(database.url, settings, "test")
     pool.open()
-    yield Orders(pool, Reads(pool, None, None, 1))
+    yield orders_on(pool)
     pool.close()
 
 

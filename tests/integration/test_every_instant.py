@@ -18,15 +18,14 @@ from typing import Any, Final
 import pytest
 
 from integration.handles import Database
+from integration.stores import cancellations_on, orders_on, refund_requests_on
 from integration.together import DirectOrderCalls, handle_by_itself, work_on
 from integration.upstream_books import InventoryBooks, PaymentBooks
 from orders import settings
-from orders.database.cancellations import CancellationCommand, Cancellations, NotCancellable
-from orders.database.orders import Orders
+from orders.database.cancellations import CancellationCommand, NotCancellable
 from orders.database.pool import Pool
 from orders.database.progress import Progress, ProgressSets
-from orders.database.refund_requests import NotRefundable, RefundCommand, RefundRequests
-from orders.database.routing import Reads
+from orders.database.refund_requests import NotRefundable, RefundCommand
 from orders.domain import events
 from orders.domain.deadlines import deadlines
 from orders.domain.lifecycle import Status
@@ -103,7 +102,7 @@ class Case:
         self.path = path
         new = NewOrder(USER, PRODUCT, QUANTITY, TOTAL, "decline" if path == "declined" else "card")
         ids = context.accept("test", None)[0]
-        ledger = Orders(pool, Reads(pool, None, None, 1))
+        ledger = orders_on(pool)
         self.id = ledger.accept(new, ids, "user:7", None).order_id or 0
 
     # -- what may happen ------------------------------------------------------------------
@@ -112,7 +111,7 @@ class Case:
         ids = context.accept("test", None)[0]
         with contextlib.suppress(NotCancellable):
             request = CancellationCommand(self.id, str(USER), everyones=False, principal="user:7")
-            assert Cancellations(self.pool, 1800).cancel(request, ids) is not None
+            assert cancellations_on(self.pool).cancel(request, ids) is not None
             self.cancelled = True
 
     def cancel_twice(self) -> None:
@@ -122,7 +121,7 @@ class Case:
     def refund_a_part(self) -> None:
         ids = context.accept("test", None)[0]
         with contextlib.suppress(NotRefundable):
-            RefundRequests(self.pool).add(RefundCommand(self.id, PART, "user:1"), ids)
+            refund_requests_on(self.pool).add(RefundCommand(self.id, PART, "user:1"), ids)
 
     def another_worker(self) -> None:
         self.handle()

@@ -13,11 +13,10 @@ from prometheus_client import REGISTRY
 
 from integration.handles import Database
 from integration.serving import eventually
+from integration.stores import orders_on
 from orders import settings
 from orders.database.leadership import HOUSEKEEPING, Leadership
-from orders.database.orders import Orders
 from orders.database.pool import Pool
-from orders.database.routing import Reads
 from orders.domain.order import NewOrder
 from orders.errors import Transient
 from orders.settings import DatabaseSettings, WorkerSettings
@@ -82,7 +81,7 @@ def locked(database: Database, *tables: str) -> Iterator[None]:
 
 def accept(pool: Pool, key: str | None = None) -> None:
     order = NewOrder(1, 1, 1, Decimal(1), "card")
-    Orders(pool, Reads(pool, None, None, 1)).accept(order, context.accept("", None)[0], "u:1", key)
+    orders_on(pool).accept(order, context.accept("", None)[0], "u:1", key)
 
 
 def values(collector: Collector) -> dict[str, float]:

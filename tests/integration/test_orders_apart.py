@@ -9,7 +9,7 @@ import pytest
 from integration.api_process import Api, new_user
 from integration.crowd import HELD, SLOW, held, install_triggers, one_process, stored
 from integration.handles import Database
-from orders.database.orders import CREATE_ROUTE
+from orders.api.orders import ACCEPTED
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_a_key_that_somebody_holds_fails_no_other_key(api: Api, ready: Database)
             b"INSERT INTO idempotency_keys"
             b" (principal, route, key, fingerprint, status, body, location, etag, expires_at)"
             b" VALUES (%s, %s, 'first', '', 202, '', '', '', now() + interval '1 hour')",
-            (f"user:{user}", CREATE_ROUTE),
+            (f"user:{user}", ACCEPTED.route),
         )
         locked = crowd.post(user, "first")
         crowd.arrive(crowd.first, locked)

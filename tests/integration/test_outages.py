@@ -18,11 +18,10 @@ from integration.broker import (
 )
 from integration.handles import Database, Postgres, Vhost
 from integration.serving import eventually
+from integration.stores import orders_on
 from machine_time import machine_time_s
-from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.progress import Progress, ProgressSets
-from orders.database.routing import Reads
 from orders.domain import events
 from orders.domain.order import NewOrder
 from orders.errors import Transient
@@ -86,7 +85,7 @@ def order(pool: Pool, broker: Broker, kind: str = events.CREATED) -> int:
     """Accept an order and send the message of it."""
     ids, _ = context.accept("test", None)
     new = NewOrder(7, 1, 1, Decimal("19.90"), "card")
-    answer = Orders(pool, Reads(pool, None, None, 1)).accept(new, ids, "u:7", None)
+    answer = orders_on(pool).accept(new, ids, "u:7", None)
     assert answer.order_id is not None
     broker.send(QUEUE, body(answer.order_id), new_properties(kind))
     return answer.order_id

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from integration.serving import Served, read_answer, request, serving
+from orders.api.orders import ACCEPTED
 from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.routing import Reads
@@ -76,7 +77,7 @@ def test_an_order_that_cannot_be_encoded_joins_no_set() -> None:
         user_id=7, product_id=3, quantity=2, total=Decimal("19.90"), payment_method="\ud800"
     )
     with pytest.raises(UnicodeEncodeError):
-        Orders(pool, Reads(pool, None, None, 1), share).accept(
+        Orders(pool, Reads(pool, None, None, 1), ACCEPTED, share).accept(
             order, context.accept("test", None)[0], "u:7", None
         )
     assert sent == []

@@ -19,15 +19,14 @@ from typing import Any, Final
 import pytest
 
 from integration.handles import Database
+from integration.stores import cancellations_on, orders_on
 from integration.together import DirectOrderCalls, handle_by_itself, work_on
 from integration.upstream_books import InventoryBooks, PaymentBooks
 from integration.world import message_of
 from orders import settings
-from orders.database.cancellations import CancellationCommand, Cancellations, NotCancellable
-from orders.database.orders import Orders
+from orders.database.cancellations import CancellationCommand, NotCancellable
 from orders.database.pool import Pool
 from orders.database.progress import Progress, ProgressSets
-from orders.database.routing import Reads
 from orders.domain.deadlines import deadlines
 from orders.domain.order import NewOrder
 from orders.errors import OrdersError, Transient
@@ -91,8 +90,8 @@ class Race:
         self.answers: collections.Counter[str] = collections.Counter()
         self.cancelled: set[int] = set()
         self.work: queue.Queue[int] = queue.Queue()
-        self.cancellations = Cancellations(pool, 1800)
-        self.ledger = Orders(pool, Reads(pool, None, None, 1))
+        self.cancellations = cancellations_on(pool)
+        self.ledger = orders_on(pool)
         self.done = threading.Event()
 
     def place(self, number: int) -> None:

@@ -19,10 +19,9 @@ from prometheus_client import REGISTRY
 from integration.broker import TRACEPARENT, Broker, prepare, settings_of
 from integration.handles import Database, Vhost
 from integration.serving import eventually
+from integration.stores import orders_on
 from machine_time import machine_time_s
-from orders.database.orders import Orders
 from orders.database.pool import Pool
-from orders.database.routing import Reads
 from orders.domain import events
 from orders.domain.order import NewOrder
 from orders.messaging import schemas
@@ -134,7 +133,7 @@ def test_a_committed_order_becomes_a_message(
     pool.open()
     ids, _ = context.accept("abc", TRACEPARENT)
     new = NewOrder(7, 1, 2, Decimal("19.90"), "card")
-    answer = Orders(pool, Reads(pool, None, None, 1)).accept(new, ids, "u:7", None)
+    answer = orders_on(pool).accept(new, ids, "u:7", None)
     pool.close()
     with relaying(database, vhost):
         broker.wait_for(PROCESSING, 1)

@@ -11,11 +11,10 @@ import pytest
 
 from integration.handles import Database
 from integration.serving import eventually
-from orders.database.cancellations import CancellationCommand, Cancellations
-from orders.database.orders import Orders
+from integration.stores import cancellations_on, orders_on
+from orders.database.cancellations import CancellationCommand
 from orders.database.pool import Pool
 from orders.database.progress import Advance, Progress, ProgressSets, Step
-from orders.database.routing import Reads
 from orders.domain.lifecycle import Event, transition
 from orders.domain.order import NewOrder
 from orders.settings import DatabaseSettings
@@ -57,7 +56,7 @@ def pool(database: Database) -> Iterator[Pool]:
 
 
 def accept(pool: Pool) -> int:
-    answer = Orders(pool, Reads(pool, None, None, 1)).accept(ORDER, CONTEXT, "u:7", None)
+    answer = orders_on(pool).accept(ORDER, CONTEXT, "u:7", None)
     assert answer.order_id is not None
     return answer.order_id
 
@@ -75,7 +74,7 @@ def test_every_writer_of_a_message_wakes_a_relay_that_sleeps(
     ask_for(pool, idle=True)
     accept(pool)
     eventually(lambda: listener.count() == 1)
-    Cancellations(pool, 60).cancel(CancellationCommand(first, None, True, None), CONTEXT)
+    cancellations_on(pool, 60).cancel(CancellationCommand(first, None, True, None), CONTEXT)
     eventually(lambda: listener.count() == 2)
     progress = Progress(pool, "worker")
     work = progress.load(second, "5f0c9d0e-5b8f-4c8e-9e0e-0b3a53f1d0aa")

@@ -16,16 +16,16 @@ from devstack.ports import free_port
 from integration.handles import Database
 from integration.serving import eventually
 from integration.shop import Shop
+from integration.stores import cancellations_on, orders_on, refund_requests_on
 from integration.world import World
 from loadtest.repeating import Repeating
 from orders.database import connection, promotion, roles
-from orders.database.cancellations import Cancellations
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate
 from orders.database.notifications import ClaimResult, Notifications
-from orders.database.orders import History, Orders
+from orders.database.orders import History
 from orders.database.pool import Pool
-from orders.database.refund_requests import RefundCommand, RefundRequests
+from orders.database.refund_requests import RefundCommand
 from orders.database.routing import Reads, ReplicaLag
 from orders.database.statements import statement
 from orders.database.unmarked import UnmarkedWrites
@@ -287,9 +287,9 @@ class Services:
     def __init__(self, logins: Logins, world: World) -> None:
         self.logins, self.world = logins, world
         self.api, self.worker = logins.pool("api"), world.pool
-        self.ledger = world.ledger = Orders(self.api, Reads(self.api, None, None, 1))
-        world.cancellations = Cancellations(self.api, 1800)
-        self.refunds = RefundRequests(self.api)
+        self.ledger = world.ledger = orders_on(self.api)
+        world.cancellations = cancellations_on(self.api)
+        self.refunds = refund_requests_on(self.api)
         self.owner = psycopg.connect(logins.database.url, autocommit=True)
         logins.closing.callback(self.owner.close)
 
@@ -333,7 +333,7 @@ def test_a_login_is_replaced_under_load(logins: Logins) -> None:
     with psycopg.connect(logins.database.admin_url, autocommit=True) as admin:
         admin.execute(renamed("logins"))
         old = logins.pool("api", f"{PREFIX}shop_api", "choose-one")
-        ledgers = [Orders(old, Reads(old, None, None, 1))]
+        ledgers = [orders_on(old)]
 
         def order() -> None:
             ledgers[-1].accept(NewOrder(7, 1, 1, Decimal(1), "card"), IDS, "u:7", None)
@@ -344,7 +344,7 @@ def test_a_login_is_replaced_under_load(logins: Logins) -> None:
                 admin.execute(renamed("a second login"))
                 new = logins.pool("api", f"{PREFIX}shop_api_2", "choose-another")
                 customers.go_on(60)
-                ledgers.append(Orders(new, Reads(new, None, None, 1)))
+                ledgers.append(orders_on(new))
                 customers.go_on(60)
                 old.close()
                 admin.execute(renamed("the first login goes"))
@@ -565,7 +565,7 @@ def test_the_users_of_the_adopting_page_can_migrate_and_take_orders(
     settings = DatabaseSettings(url=as_adopted(database, "app"))
     with closing(Pool(settings.url, settings, "test")) as pool:
         pool.open()
-        ledger = Orders(pool, Reads(pool, None, None, 1))
+        ledger = orders_on(pool)
         ledger.accept(NewOrder(7, 1, 1, Decimal(1), "card"), IDS, "u:7", None)
     with psycopg.connect(settings.url) as app:
         held: dict[str, str] = dict(app.execute(PRIVILEGES).fetchall())

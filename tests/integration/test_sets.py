@@ -25,12 +25,11 @@ from integration.broker import (
 )
 from integration.handles import Vhost
 from integration.serving import eventually
+from integration.stores import orders_on
 from integration.together import DirectOrderCalls, Messages, work_on
 from integration.world import EVERYTHING, message_of
-from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.progress import Advance, Progress, ProgressSets
-from orders.database.routing import Reads
 from orders.domain import events
 from orders.domain.order import AttemptKind, NewOrder, Order, attempt_id
 from orders.errors import Permanent, Unavailable
@@ -128,7 +127,7 @@ class Shop:
             Upstream("inventory", inventory.url, policy),
             Upstream("payment", payment.url, policy),
         )
-        self.ledger = Orders(pool, Reads(pool, None, None, 1))
+        self.ledger = orders_on(pool)
 
     def handle(self) -> Fulfilment:
         stock, money = self.upstreams

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
+from integration.stores import cancellations_on, orders_on
 from integration.together import DirectOrderCalls, Messages, handle_by_itself, work_on
-from orders.database.cancellations import CancellationCommand, Cancellations, Cancelled
-from orders.database.orders import Orders
+from orders.database.cancellations import CancellationCommand, Cancelled
 from orders.database.pool import Pool
 from orders.database.progress import Progress, ProgressSets, Work
-from orders.database.routing import Reads
 from orders.domain import events
 from orders.domain.lifecycle import Status
 from orders.domain.order import NewOrder, Order
@@ -40,8 +39,8 @@ class World:
     ) -> None:
         self.sets = sets
         self.pool, self.inventory, self.payment = pool, inventory, payment
-        self.ledger = Orders(pool, Reads(pool, None, None, 1))
-        self.cancellations = Cancellations(pool, 1800)
+        self.ledger = orders_on(pool)
+        self.cancellations = cancellations_on(pool)
         self.changed: list[Order] = []
         self.when_completed: Callable[[], None] = lambda: None
         self.upstreams = [

@@ -7,7 +7,7 @@ from falcon import Request, Response
 
 from orders.api import changes
 from orders.api.changes import CancellationRequest, mark_owner, principal
-from orders.api.orders import show_answer
+from orders.api.orders import ORDER_LOCATION, show_answer
 from orders.api.problems import NOT_CANCELLABLE, Refusal, not_found
 from orders.api.requests import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number
 from orders.api.resource import (
@@ -19,7 +19,13 @@ from orders.api.resource import (
     exchange_of,
 )
 from orders.cache.orders import snapshot
-from orders.database.cancellations import CancellationCommand, Cancelled, NotCancellable, TooLate
+from orders.database.cancellations import (
+    CancellationCommand,
+    CancellationTemplates,
+    Cancelled,
+    NotCancellable,
+    TooLate,
+)
 from orders.domain.lifecycle import Status
 from orders.domain.order import Id
 
@@ -32,11 +38,33 @@ _DETAILS: Final = {
 class CancellationAnswer(msgspec.Struct, rename="camel", frozen=True):
     """The order after the cancellation was accepted."""
 
-    # For the documentation: PostgreSQL creates the bytes, and stores them for replays.
+    # For the documentation: PostgreSQL makes the bytes of CANCELLED, and stores them for replays.
     order_id: Id
     status: Status
     message: str
     cancel_requested: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+def _body(status: Status, message: str) -> str:
+    waits = ',"cancelRequested":true' if status is Status.CHARGING else ""
+    return f'{{"orderId":%s,"status":"{status}","message":"{message}"{waits}}}'
+
+
+_MESSAGES: Final = {
+    Status.CHARGING: "The payment is under way; its outcome decides how the order is cancelled",
+    Status.CANCELLED: "Order is cancelled",
+    Status.REFUNDING: "Order is cancelled; the money is on its way back",
+    Status.REFUNDED: "Order is cancelled; the money went back",
+}
+CANCELLED: Final = CancellationTemplates(
+    route="POST /api/orders/{id}/cancellation",
+    location=ORDER_LOCATION,
+    bodies={status: _body(status, message) for status, message in _MESSAGES.items()},
+    declined=_body(
+        Status.REFUNDING,
+        "Order is cancelled; Payment declined the refund, and support settles it",
+    ),
+)
 
 
 class Cancellation:

@@ -31,7 +31,7 @@ from orders.api.resource import (
     user_principal,
 )
 from orders.cache.orders import CachedOrder, snapshot
-from orders.database.orders import StoredAnswer
+from orders.database.orders import AnswerTemplate, StoredAnswer
 from orders.domain.lifecycle import Status
 from orders.domain.order import Id, NewOrder, OrderView, etag
 from orders.errors import Transient
@@ -47,10 +47,18 @@ def decode_new_order(env: dict[str, Any], _path: dict[str, str]) -> Arguments:
 class Acceptance(msgspec.Struct, rename="camel", frozen=True):
     """The answer to an accepted order."""
 
-    # For the documentation: PostgreSQL creates the bytes, and stores them for replays.
+    # For the documentation: PostgreSQL makes the bytes of ACCEPTED, and stores them for replays.
     order_id: Id
     status: Status
     message: str
+
+
+ORDER_LOCATION: Final = "/api/orders/%s"
+ACCEPTED: Final = AnswerTemplate(
+    route="POST /api/orders",
+    location=ORDER_LOCATION,
+    body=f'{{"orderId":%s,"status":"{Status.PENDING}","message":"Order is being processed"}}',
+)
 
 
 class OrderPlacement:

@@ -8,11 +8,12 @@ from falcon import Request, Response
 
 from orders.api import changes
 from orders.api.changes import RefundRequest, mark_owner, principal
-from orders.api.orders import show_answer
+from orders.api.orders import ORDER_LOCATION, show_answer
 from orders.api.problems import NOT_REFUNDABLE, Refusal, not_found
 from orders.api.requests import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number
 from orders.api.resource import ADMIN, ApiPorts, Arguments, Operation, ResponseDoc, exchange_of
 from orders.cache.orders import snapshot
+from orders.database.orders import AnswerTemplate
 from orders.database.refund_requests import NotRefundable, RefundCommand, Unrefundable
 from orders.domain.lifecycle import Status
 from orders.domain.order import Id
@@ -26,11 +27,19 @@ _DETAILS: Final = {
 class RefundAnswer(msgspec.Struct, rename="camel", frozen=True):
     """The order while the refund is in progress."""
 
-    # For the documentation: the bytes are stored for replays.
+    # For the documentation: the bytes of REFUND_REQUESTED are stored for replays.
     order_id: Id
     status: Status
     amount: Decimal
     message: str
+
+
+REFUND_REQUESTED: Final = AnswerTemplate(
+    route="POST /api/orders/{id}/refunds",
+    location=ORDER_LOCATION,
+    body=f'{{"orderId":%s,"status":"{Status.COMPLETED}","amount":%s,'
+    '"message":"The refund is on its way"}',
+)
 
 
 def _decode(env: dict[str, Any], path: dict[str, str]) -> Arguments:

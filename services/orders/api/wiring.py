@@ -8,8 +8,11 @@ from wsgiref.types import WSGIApplication
 import msgspec
 
 from orders.api.app import create_app
+from orders.api.cancellation import CANCELLED
 from orders.api.metrics import MetricsWriter
+from orders.api.orders import ACCEPTED
 from orders.api.ratelimit import RateLimiter
+from orders.api.refunds import REFUND_REQUESTED
 from orders.api.resource import ApiPorts, Authentication, NoAuthentication
 from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
@@ -90,9 +93,9 @@ def build(settings: Settings) -> Service:
     primary, replicas = _pools(settings.database, closing)
     reads = _reads(primary, replicas, settings.database, closing)
     ports = ApiPorts(
-        orders=Orders(primary, reads, _batching(settings)),
-        cancellations=Cancellations(primary, settings.cancellation.window_s),
-        refund_requests=RefundRequests(primary),
+        orders=Orders(primary, reads, ACCEPTED, _batching(settings)),
+        cancellations=Cancellations(primary, settings.cancellation.window_s, CANCELLED),
+        refund_requests=RefundRequests(primary, REFUND_REQUESTED),
         history=History(reads),
         stock=_stock(settings, closing),
         cache=_started(closing, OrderCache(redis, settings.cache)),

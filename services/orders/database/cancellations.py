@@ -2,6 +2,7 @@
 
 import enum
 import hashlib
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -16,23 +17,24 @@ from orders.database.orders import (
 )
 from orders.database.pool import Pool
 from orders.domain.lifecycle import CANCELLED, Event, Status, transition
-from orders.domain.order import Order, etag
+from orders.domain.order import Order
 from orders.errors import Transient
 from orders.telemetry import tracing
 from orders.telemetry.context import Context
 
-ROUTE: Final = "POST /api/orders/{id}/cancellation"
-_LOCATION: Final = "/api/orders/%s"
 _ETAG: Final = '"v%s"'
-_MESSAGES: Final = {
-    Status.CHARGING: "The payment is under way; its outcome decides how the order is cancelled",
-    Status.CANCELLED: "Order is cancelled",
-    Status.REFUNDING: "Order is cancelled; the money is on its way back",
-    Status.REFUNDED: "Order is cancelled; the money went back",
-}
 
 
-_DECLINED: Final = "Order is cancelled; Payment declined the refund, and support settles it"
+class CancellationTemplates(msgspec.Struct, frozen=True):
+    """The answers to cancellations, as AnswerTemplate; `bodies` are by the order's new status.
+
+    `declined` is the body for an order whose refund Payment declined.
+    """
+
+    route: str
+    location: str
+    bodies: Mapping[Status, str]
+    declined: str
 
 
 class TooLate(enum.StrEnum):
@@ -63,11 +65,11 @@ class CancellationCommand(msgspec.Struct, frozen=True):
     key: str | None = None
     note: str | None = None
 
-    def use(self, owner_id: int = 0) -> Use:
+    def use(self, route: str, owner_id: int = 0) -> Use:
         """Return the use of its key, for the order's owner."""
         content = f"{self.order_id}\n{self.note or ''}".encode()
         principal = self.principal or owners_principal(owner_id)
-        return Use(principal, ROUTE, self.key, hashlib.sha256(content).digest())
+        return Use(principal, route, self.key, hashlib.sha256(content).digest())
 
 
 class Cancelled(msgspec.Struct, frozen=True):
@@ -80,8 +82,12 @@ class Cancelled(msgspec.Struct, frozen=True):
 class Cancellations:
     """Cancels orders, up to `window_s` seconds after the payment by the database's clock."""
 
-    def __init__(self, primary: Pool, window_s: float) -> None:
-        self._primary, self._window_s = primary, window_s
+    def __init__(self, primary: Pool, window_s: float, answers: CancellationTemplates) -> None:
+        self._primary, self._answers = primary, answers
+        self._common = {
+            **_rules(answers), "location": answers.location, "etag": _ETAG,
+            "window_s": float(window_s),
+        }  # fmt: skip
 
     def cancel(self, request: CancellationCommand, context: Context) -> Cancelled | None:
         """Cancel an order, or have it cancelled by the outcome of its charge. Idempotent.
@@ -89,8 +95,9 @@ class Cancellations:
         Returns None if the caller has no such order. Raises NotCancellable, KeyReused,
         Busy while the first use of the key is running, and Transient.
         """
-        with tracing.span("CancelOrder"), busy_if_locked(request.use()):
-            rows = self._primary.execute("cancel_order", self._arguments(request, context))
+        use = request.use(self._answers.route)
+        with tracing.span("CancelOrder"), busy_if_locked(use):
+            rows = self._primary.execute("cancel_order", self._arguments(request, use, context))
         if not rows:
             return None
         [row] = rows
@@ -107,54 +114,42 @@ class Cancellations:
                 raise Transient("the idempotency key has just expired", retry_after_s=1)
             return replayed
         order = order_of(row)
-        answer = StoredAnswer(
-            row.code, (row.body % order.id).encode(), _LOCATION % order.id, etag(order.version)
-        )
-        return Cancelled(answer, order)
+        body, location = row.body % order.id, self._answers.location % order.id
+        return Cancelled(StoredAnswer(row.code, body.encode(), location, order.etag), order)
 
     def _replayed(self, request: CancellationCommand, owner_id: int) -> Cancelled | None:
-        answer = find_answer(self._primary, request.use(owner_id))
+        answer = find_answer(self._primary, request.use(self._answers.route, owner_id))
         return None if answer is None else Cancelled(answer)
 
-    def _arguments(self, request: CancellationCommand, context: Context) -> dict[str, object]:
+    def _arguments(
+        self, request: CancellationCommand, use: Use, context: Context
+    ) -> dict[str, object]:
         return {
-            **_RULES,
-            **request.use().arguments,
+            **self._common,
+            **use.arguments,
             "principal": request.principal,
             "id": request.order_id,
             "subject": request.subject,
             "everyones": request.everyones,
             "note": request.note,
-            "window_s": float(self._window_s),
-            "location": _LOCATION,
-            "etag": _ETAG,
             "correlation_id": context.correlation_id,
             "traceparent": context.traceparent,
             "trace_id": context.trace_id,
         }
 
 
-def _rules() -> dict[str, object]:
+def _rules(answers: CancellationTemplates) -> dict[str, object]:
     """Return the life cycle's table, as far as cancellations go, for the statement to decide by."""
     rows: list[tuple[str, str, str | None, str | None, int, str]] = []
     for status in Status:
         change = transition(status, Event.CANCEL_REQUESTED)
         if change is not None:
-            body = _body(change.to, _MESSAGES[change.to])
+            body = answers.bodies[change.to]
             rows.append((status, change.to, change.reason, change.announces, 202, body))
         elif status in CANCELLED:
-            rows.append((status, status, None, None, 200, _body(status, _MESSAGES[status])))
+            rows.append((status, status, None, None, 200, answers.bodies[status]))
     names = ("statuses", "next", "reasons", "announces", "codes", "bodies")
     table: dict[str, object] = {
         name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)
     }
-    return {**table, "declined": _body(Status.REFUNDING, _DECLINED)}
-
-
-def _body(status: Status, message: str) -> str:
-    """Return the answer for an order that is in `status` then; `%s` stands for its id."""
-    waits = ',"cancelRequested":true' if status is Status.CHARGING else ""
-    return f'{{"orderId":%s,"status":"{status}","message":"{message}"{waits}}}'
-
-
-_RULES: Final = _rules()
+    return {**table, "declined": answers.declined}

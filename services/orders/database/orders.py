@@ -20,19 +20,23 @@ from orders.errors import Transient
 from orders.telemetry import tracing
 from orders.telemetry.context import Context
 
-CREATE_ROUTE: Final = "POST /api/orders"
-ACCEPTED_MESSAGE: Final = "Order is being processed"
-# Filled in by PostgreSQL's format(), which alone knows the id when the answer is stored.
-_BODY: Final = f'{{"orderId":%s,"status":"{Status.PENDING}","message":"{ACCEPTED_MESSAGE}"}}'
-_LOCATION: Final = "/api/orders/%s"
-_ANSWER: Final = {
-    "route": CREATE_ROUTE, "body": _BODY, "location": _LOCATION, "etag": etag(1),
-}  # fmt: skip
 # Rows that a page skips by itself; beyond them, the index alone is asked where the page begins.
 _SKIPPED: Final = 200
 # Looked up in a fifth of the time of a call of the enumeration: a page has a hundred of them.
 _STATUS: Final = {status.value: status for status in Status}
 _NEWEST: Final = (dt.datetime(9999, 12, 31, tzinfo=dt.UTC), MAX_ID)
+
+
+class AnswerTemplate(msgspec.Struct, frozen=True):
+    """The answer to a request that changes an order, as the api writes it.
+
+    `%s` in `body` and `location` stands for the order's id. PostgreSQL's format() fills it in,
+    because the id of a new order is known only where the answer is stored.
+    """
+
+    route: str
+    location: str
+    body: str
 
 
 class StoredAnswer(msgspec.Struct, frozen=True):
@@ -133,8 +137,11 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
 class Orders:
     """The orders of the API: accept and read them."""
 
-    def __init__(self, primary: Pool, reads: Reads, batching: Batching = unbatched) -> None:
-        self._primary, self._reads = primary, reads
+    def __init__(
+        self, primary: Pool, reads: Reads, answer: AnswerTemplate, batching: Batching = unbatched
+    ) -> None:
+        self._primary, self._reads, self._answer = primary, reads, answer
+        self._common = {**msgspec.structs.asdict(answer), "etag": etag(1)}
         self._take = batching(self._take_one, self._take_set, _Submission.use)
 
     def accept(
@@ -146,7 +153,7 @@ class Orders:
         Transient if PostgreSQL is unavailable (nothing is stored then, or it can be replayed).
         """
         with tracing.span("SaveOrder"):
-            use = _use(order, principal, key)
+            use = self._use(order, principal, key)
             with busy_if_locked(use):
                 acceptance = _acceptance(order, context, use)
                 encoded = msgspec.Raw(msgspec.json.encode(acceptance))
@@ -155,8 +162,8 @@ class Orders:
             [(order_id, relay_sleeps)] = rows
             if relay_sleeps:
                 self._primary.wake_relay()
-            body, location = (_BODY % order_id).encode(), _LOCATION % order_id
-            return StoredAnswer(202, body, location, etag(1), order_id=order_id)
+            body, location = self._answer.body % order_id, self._answer.location % order_id
+            return StoredAnswer(202, body.encode(), location, etag(1), order_id=order_id)
         if key is None:
             raise OutcomeUnknown("PostgreSQL accepted the order without an answer")
         answer = find_answer(self._primary, use)
@@ -165,12 +172,12 @@ class Orders:
         return answer
 
     def _take_one(self, submission: "_Submission") -> list[Row]:
-        arguments = _ANSWER | msgspec.structs.asdict(submission.acceptance)
+        arguments = self._common | msgspec.structs.asdict(submission.acceptance)
         return self._primary.execute("accept_order", arguments)
 
     def _take_set(self, submissions: "Sequence[_Submission]") -> list[list[Row]]:
         encoded = msgspec.json.encode([submission.encoded for submission in submissions])
-        arguments = _ANSWER | {"orders": encoded.decode()}
+        arguments = self._common | {"orders": encoded.decode()}
         rows: list[list[Row]] = [[] for _ in submissions]
         for place, order_id, relay_sleeps in self._primary.execute("accept_orders", arguments):
             rows[place - 1].append((order_id, relay_sleeps))
@@ -178,7 +185,11 @@ class Orders:
 
     def replay(self, order: NewOrder, principal: str, key: str) -> StoredAnswer | None:
         """Return the stored answer of a key, if it was used. Raises KeyReused."""
-        return find_answer(self._primary, _use(order, principal, key))
+        return find_answer(self._primary, self._use(order, principal, key))
+
+    def _use(self, order: NewOrder, principal: str, key: str | None) -> Use:
+        fingerprint = b"" if key is None else order.fingerprint()
+        return Use(principal, self._answer.route, key, fingerprint)
 
     def find(self, order_id: int) -> Order | None:
         """Return an order of any user; the caller checks the owner."""
@@ -249,10 +260,6 @@ def _acceptance(order: NewOrder, context: Context, use: Use) -> _Acceptance:
         traceparent=context.traceparent,
         trace_id=context.trace_id,
     )
-
-
-def _use(order: NewOrder, principal: str, key: str | None) -> Use:
-    return Use(principal, CREATE_ROUTE, key, b"" if key is None else order.fingerprint())
 
 
 def order_of(row: Row, *, refund_pending: bool = False) -> Order:

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from orders.database.orders import (
+    AnswerTemplate,
     StoredAnswer,
     Use,
     busy_if_locked,
@@ -23,9 +24,6 @@ from orders.errors import Transient
 from orders.telemetry import tracing
 from orders.telemetry.context import Context
 
-ROUTE: Final = "POST /api/orders/{id}/refunds"
-_LOCATION: Final = "/api/orders/%s"
-_MESSAGE: Final = "The refund is on its way"
 _TRIES: Final = 5  # others may change the order between the look and the change
 
 
@@ -53,11 +51,11 @@ class RefundCommand(msgspec.Struct, frozen=True):
     key: str | None = None
     note: str | None = None
 
-    def use(self, owner_id: int) -> Use:
+    def use(self, route: str, owner_id: int) -> Use:
         """Return the use of its key, for the order's owner."""
         content = f"{self.order_id}\n{self.amount:.2f}\n{self.note or ''}".encode()
         principal = self.principal or owners_principal(owner_id)
-        return Use(principal, ROUTE, self.key, hashlib.sha256(content).digest())
+        return Use(principal, route, self.key, hashlib.sha256(content).digest())
 
 
 class Requested(msgspec.Struct, frozen=True):
@@ -79,8 +77,9 @@ class _Account(msgspec.Struct, frozen=True):
 class RefundRequests:
     """Accepts requests for refunds; their sum never exceeds what was captured."""
 
-    def __init__(self, primary: Pool) -> None:
-        self._primary = primary
+    def __init__(self, primary: Pool, answer: AnswerTemplate) -> None:
+        """Answer with `answer`; the second `%s` of its body stands for the amount."""
+        self._primary, self._answer = primary, answer
 
     def add(self, request: RefundCommand, context: Context) -> Requested | None:
         """Write a refund to be made. Idempotent with a key; without, each call is one more.
@@ -92,11 +91,12 @@ class RefundRequests:
             account = self._account(request.order_id)
             if account is None:
                 return None
-            answer = find_answer(self._primary, request.use(account.order.user_id))
+            use = request.use(self._answer.route, account.order.user_id)
+            answer = find_answer(self._primary, use)
             if answer is not None:
                 return Requested(answer)
             _check(account, request)
-            requested = self._add(account, request, context)
+            requested = self._add(account, request, use, context)
             if requested is not None:
                 return requested
         raise Transient("the order is being changed by others", retry_after_s=1)
@@ -110,14 +110,15 @@ class RefundRequests:
         nonce = row.nonce or legacy_nonce(order.id, order.created_at)
         return _Account(order, nonce, row.left_over, row.refunds)
 
-    def _add(self, account: _Account, request: RefundCommand, context: Context) -> Requested | None:
+    def _add(
+        self, account: _Account, request: RefundCommand, use: Use, context: Context
+    ) -> Requested | None:
         """Commit key, attempt, history and message together; None if others were faster."""
         order, number = account.order, account.refunds + 1
-        use = request.use(order.user_id)
         change = transition(order.status, Event.REFUND_REQUESTED)
         if change is None:
             raise NotRefundable(Unrefundable.NOT_COMPLETED)
-        answer = _answer(order, request.amount)
+        answer = self._accepted(order, request.amount)
         arguments = {
             **use.arguments,
             "id": order.id,
@@ -150,17 +151,14 @@ class RefundRequests:
         )
         return Requested(answer, changed)
 
+    def _accepted(self, order: Order, amount: Decimal) -> StoredAnswer:
+        body = self._answer.body % (order.id, f"{amount:.2f}")
+        location = self._answer.location % order.id
+        return StoredAnswer(202, body.encode(), location, etag(order.version + 1))
+
 
 def _check(account: _Account, request: RefundCommand) -> None:
     if account.order.status is not Status.COMPLETED:
         raise NotRefundable(Unrefundable.NOT_COMPLETED)
     if request.amount > account.left:
         raise NotRefundable(Unrefundable.EXCEEDS_CAPTURE)
-
-
-def _answer(order: Order, amount: Decimal) -> StoredAnswer:
-    body = (
-        f'{{"orderId":{order.id},"status":"{order.status}","amount":{amount:.2f},'
-        f'"message":"{_MESSAGE}"}}'
-    )
-    return StoredAnswer(202, body.encode(), _LOCATION % order.id, etag(order.version + 1))
