@@ -213,6 +213,14 @@ def test_a_worker_serves_on_a_unix_socket(folder: Path) -> None:
         assert served.process.wait(30) == 0
 
 
+def test_a_worker_names_a_peer_with_an_ipv6_address(folder: Path) -> None:
+    with serving(folder, host="::1") as served:
+        connection = socket.create_connection(("::1", served.port), timeout=5)
+        connection.sendall(request("GET", "/peer"))
+        assert read_answer(connection)[2] == b"::1"
+        connection.close()
+
+
 def test_a_taken_admin_port_is_named(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -37,7 +37,6 @@ from orders.api.resource import (
     exchange_of,
     user_principal,
 )
-from orders.api.server.connections import peer_address
 from orders.cache.client import Command, Reply
 from orders.cache.writers import RecentWriters
 from orders.telemetry import context as ids
@@ -401,7 +400,7 @@ def client_address(env: dict[str, Any], trusted_proxies: int) -> str:
         address = _normal(hops[0].strip())
         if address is not None:
             return address
-    return _normal(peer_address(env)) or ""
+    return _normal(env.get("REMOTE_ADDR", "")) or ""
 
 
 @functools.lru_cache(maxsize=10_000)

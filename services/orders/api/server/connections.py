@@ -46,19 +46,5 @@ def shut_for_reading(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RD)
 
 
-def peer_address(environ: dict[str, Any]) -> str:
-    """Return the address of the request's client, as the kernel knows it.
-
-    meinheld's own REMOTE_ADDR is the address of the connection accepted *last*, because all of them
-    share the static buffer of inet_ntoa(). For a Unix or IPv6 peer it is uninitialised memory.
-    """
-    client = environ.get("meinheld.client")
-    if client is None:
-        return str(environ.get("REMOTE_ADDR", ""))
-    with socket.socket(fileno=os.dup(client.get_fd())) as connection:
-        address = connection.getpeername()
-    return str(address[0]) if isinstance(address, tuple) else ""
-
-
 def _endpoint(address: Any) -> Any:
     return address[1] if isinstance(address, tuple) else address
