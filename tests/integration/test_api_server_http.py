@@ -202,7 +202,7 @@ def test_a_request_meinheld_refuses_does_not_fail_the_next(meinheld: Served, bad
 
 
 def test_the_peer_is_told_apart_on_kept_connections(meinheld: Served) -> None:
-    """meinheld as published names the peer of the connection accepted last."""
+    """As published, meinheld names the peer of the connection accepted last."""
     connections = []
     for host in ("127.0.0.2", "127.0.0.3"):
         connection = socket.create_connection(
