@@ -50,13 +50,13 @@ class Admin:
     def answer(self, target: str, accept: str = "") -> AdminResponse:
         """Answer a GET of `target` (path and query)."""
         try:
-            parts = urlsplit(target)
+            target_parts = urlsplit(target)
         except ValueError:  # a target that starts with // is read as a host
             return AdminResponse(404, _TEXT, b"There is no such page.\n")
-        page = self._pages.get(parts.path)
+        page = self._pages.get(target_parts.path)
         if page is None:
             return AdminResponse(404, _TEXT, f"Try {', '.join(self._pages)}.\n".encode())
-        return page(parse_qs(parts.query, keep_blank_values=True), accept)
+        return page(parse_qs(target_parts.query, keep_blank_values=True), accept)
 
     def _health(self) -> AdminResponse:
         status, body = probes.health(self._checks)
@@ -148,10 +148,10 @@ class _Server(TCPServer):
 
     def service_actions(self) -> None:
         """Disconnect slow clients; called twice a second by serve_forever."""
-        late = time.monotonic() - self._request_s
+        oldest_s = time.monotonic() - self._request_s
         with self._lock:
             for connection, began_at in self._open.items():
-                if began_at < late:
+                if began_at < oldest_s:
                     _cut_off(connection)
 
 

@@ -128,11 +128,11 @@ def _migrate(arguments: argparse.Namespace) -> int:
 
     database = settings.load(settings.DatabaseSettings)
     if arguments.check:
-        unapplied = pending(database)
-        print("\n".join(unapplied) or "the schema is up to date")
-        return 1 if unapplied else 0
-    applied = waiting(lambda: migrate(database), arguments.wait_s)
-    print(f"applied {', '.join(applied)}" if applied else "the schema is up to date")
+        migrations = pending(database)
+        print("\n".join(migrations) or "the schema is up to date")
+        return 1 if migrations else 0
+    migrations = waiting(lambda: migrate(database), arguments.wait_s)
+    print(f"applied {', '.join(migrations)}" if migrations else "the schema is up to date")
     return 0
 
 

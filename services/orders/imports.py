@@ -17,7 +17,7 @@ def without(*names: str) -> Iterator[None]:
 
     Afterwards they are visible again. Use it while the process has one thread: at import.
     """
-    before = {name: sys.modules[name] for name in names if name in sys.modules}
+    modules = {name: sys.modules[name] for name in names if name in sys.modules}
     # Python raises ModuleNotFoundError for a name that stands for None.
     sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type] # typeshed leaves None out
     try:
@@ -25,7 +25,7 @@ def without(*names: str) -> Iterator[None]:
     finally:
         for name in names:
             del sys.modules[name]
-        sys.modules.update(before)
+        sys.modules.update(modules)
 
 
 def defer(package: str) -> None:

@@ -65,9 +65,11 @@ def read(text: str) -> tuple[Policy, ...]:
     except msgspec.DecodeError:
         raise ValueError("expected a JSON list of policies") from None
     names = [DEFAULT, *(policy.name for policy in policies)]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"two policies are named {twice[0]}; {DEFAULT} is the limit per principal")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise ValueError(
+            f"two policies are named {duplicates[0]}; {DEFAULT} is the limit per principal"
+        )
     if len(policies) > MOST:
         raise ValueError(f"at most {MOST} policies are allowed")
     return policies
@@ -75,10 +77,10 @@ def read(text: str) -> tuple[Policy, ...]:
 
 def _explain(message: str) -> str:
     """Return which member of which policy is wrong: `[1].limit: …`."""
-    text, _, place = message.partition(" - at `$")
-    if "matching regex" in text and place.endswith(".limit`"):
+    text, _, path = message.partition(" - at `$")
+    if "matching regex" in text and path.endswith(".limit`"):
         text = (
             "expected requests and a window, such as 100/minute or 20 per 10 seconds"
             " (10,000,000 requests and 30 days at most)"
         )
-    return re.sub(r"^: ", "", f"{place.rstrip('`')}: {text}")
+    return re.sub(r"^: ", "", f"{path.rstrip('`')}: {text}")

@@ -163,9 +163,9 @@ class _Trial:
     def result(self) -> Result:
         check = self._check
         left_s = check.budget_s - (time.monotonic() - self._began_at)
-        ended = self._done.wait(max(0.0, left_s))
-        error = self._error if ended else TimeoutError(f"no answer within {check.budget_s:g} s")
-        took_s = (self._ended_at if ended else time.monotonic()) - self._began_at
+        is_done = self._done.wait(max(0.0, left_s))
+        error = self._error if is_done else TimeoutError(f"no answer within {check.budget_s:g} s")
+        took_s = (self._ended_at if is_done else time.monotonic()) - self._began_at
         self._log_change(error)
         return Result(
             check.name,
@@ -227,25 +227,25 @@ def readyz(state: State, checks: Checks) -> ProbeReport:
     """Pass if the process can take work. A draining process fails without running the checks."""
     if state.draining:
         return _report("readyz", [_condition("serving", "shutting down", holds=False)])
-    started = _condition("started", "not yet", holds=state.started)
-    return _report("readyz", [started, _progress(state), *checks.results()])
+    start_result = _condition("started", "not yet", holds=state.started)
+    return _report("readyz", [start_result, _progress(state), *checks.results()])
 
 
 def health(checks: Checks) -> tuple[int, dict[str, Any]]:
     """Return status and body of `/health`: 503 only if a critical dependency fails."""
     results = [result for result in checks.results() if not result.only_readiness]
-    failed = [result for result in results if not result.passed]
-    unhealthy = any(result.critical for result in failed)
-    health = "Unhealthy" if unhealthy else "Degraded" if failed else "Healthy"
-    parts = {result.name: _health_part(result) for result in results}
-    return 503 if unhealthy else 200, {"status": health, "checks": parts}
+    failures = [result for result in results if not result.passed]
+    is_unhealthy = any(result.critical for result in failures)
+    health = "Unhealthy" if is_unhealthy else "Degraded" if failures else "Healthy"
+    bodies = {result.name: _health_part(result) for result in results}
+    return 503 if is_unhealthy else 200, {"status": health, "checks": bodies}
 
 
 def _health_part(result: Result) -> dict[str, Any]:
-    part: dict[str, Any] = {"status": "Healthy", "durationMs": round(result.took_s * 1000, 1)}
+    body: dict[str, Any] = {"status": "Healthy", "durationMs": round(result.took_s * 1000, 1)}
     if not result.passed:
-        part |= {"status": "Unhealthy" if result.critical else "Degraded", "error": result.reason}
-    return part
+        body |= {"status": "Unhealthy" if result.critical else "Degraded", "error": result.reason}
+    return body
 
 
 def _progress(state: State) -> Result:
@@ -256,8 +256,8 @@ def _progress(state: State) -> Result:
     return Result("progress", critical=True)
 
 
-def _condition(name: str, otherwise: str, *, holds: bool) -> Result:
-    return Result(name, critical=True, reason="" if holds else otherwise)
+def _condition(name: str, failure: str, *, holds: bool) -> Result:
+    return Result(name, critical=True, reason="" if holds else failure)
 
 
 def _report(probe: str, results: Sequence[Result]) -> ProbeReport:

@@ -313,9 +313,9 @@ class OrderSettings(Group, frozen=True):
 
         If a part is too short to be a key, the whole text is one key.
         """
-        parts = self.cursor_secret.split(" ")
-        two = len(parts) == 2 and min(map(len, parts)) >= _LEAST_KEY
-        return tuple(part.encode() for part in (parts if two else [self.cursor_secret]))
+        keys = self.cursor_secret.split(" ")
+        is_pair = len(keys) == 2 and min(map(len, keys)) >= _LEAST_KEY
+        return tuple(key.encode() for key in (keys if is_pair else [self.cursor_secret]))
 
 
 class CancellationSettings(Group, frozen=True):
@@ -401,12 +401,12 @@ class AuthSettings(Group, frozen=True):
 
 def _check_pair(name: str, url: str, certificate: str | None, key: str | None) -> None:
     """Refuse a client certificate without its key, or for a server without TLS."""
-    of_both = f"ORDERS_{name}_CERTIFICATE_FILE", f"ORDERS_{name}_KEY_FILE"
+    names = f"ORDERS_{name}_CERTIFICATE_FILE", f"ORDERS_{name}_KEY_FILE"
     if (certificate is None) != (key is None):
-        first, second = of_both if key is None else reversed(of_both)
-        raise ValueError(f"{first} is set but {second} is not: set both")
+        set_name, missing_name = names if key is None else reversed(names)
+        raise ValueError(f"{set_name} is set but {missing_name} is not: set both")
     if certificate is not None and url.startswith("http://"):
-        raise ValueError(f"{of_both[0]} is set but ORDERS_{name}_URL is not https: use https")
+        raise ValueError(f"{names[0]} is set but ORDERS_{name}_URL is not https: use https")
 
 
 class UpstreamSettings(Group, frozen=True):
@@ -624,8 +624,8 @@ class NotificationSettings(Group, frozen=True):
         """The networks that are allowed by name. Raises ValueError."""
         if self.allow_private in {"true", "false"}:
             return ()
-        parts = self.allow_private.split(",")
-        return tuple(ipaddress.ip_network(part.strip()) for part in parts)
+        texts = self.allow_private.split(",")
+        return tuple(ipaddress.ip_network(text.strip()) for text in texts)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -808,8 +808,8 @@ def _refuse_unverified(group: type[Group], environ: Mapping[str, str]) -> None:
 def _has_readable_host(url: str) -> bool:
     """Return whether clients can read host and port; their own errors repeat the password."""
     try:
-        parts = urlsplit(url)
-        return bool(parts.hostname) and parts.port != 0
+        split_url = urlsplit(url)
+        return bool(split_url.hostname) and split_url.port != 0
     except ValueError:
         return False
 
@@ -820,8 +820,8 @@ def _explain(group: type[Group], message: str) -> str:
         field = message.split("`")[1]
         description = _describe(group)[field].description.removesuffix(" Secret.")
         return f"{variable(group, field)} is not set: {description}"
-    text, _, place = message.partition(" - at `$.")
-    field = place.rstrip("`")
+    text, _, path = message.partition(" - at `$.")
+    field = path.rstrip("`")
     if not field:
         return text
     if "matching regex" in text:
@@ -876,10 +876,10 @@ def _description(hint: Any) -> str:
 
 def _expected(hint: Any) -> str:
     """Return what a value of the type must look like if it has a pattern, else ""."""
-    own = (meta.extra for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Meta))
-    words = (extra[_EXPECTED] for extra in own if extra and _EXPECTED in extra)
-    inner = (_expected(part) for part in get_args(hint))
-    return next(filter(None, (*words, *inner)), "")
+    extras = (meta.extra for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Meta))
+    texts = (extra[_EXPECTED] for extra in extras if extra and _EXPECTED in extra)
+    argument_texts = (_expected(argument) for argument in get_args(hint))
+    return next(filter(None, (*texts, *argument_texts)), "")
 
 
 def _type_name(hint: Any) -> str:

@@ -78,18 +78,18 @@ def url_parts(url: str) -> SplitResult:
 
     From 3.11.12 and 3.12.9 on, `urlsplit` refuses an address in brackets that is not the first.
     """
-    scheme, separator, rest = url.partition("://")
+    scheme, separator, location = url.partition("://")
     if not separator:
         return urlsplit(url)
-    hosts = re.split("[/?#]", rest, maxsplit=1)[0]
-    return urlsplit(f"{scheme}://{rest[len(hosts) :]}")._replace(netloc=hosts)
+    hosts = re.split("[/?#]", location, maxsplit=1)[0]
+    return urlsplit(f"{scheme}://{location[len(hosts) :]}")._replace(netloc=hosts)
 
 
 def _postgres(url: str, environ: Mapping[str, str]) -> str | None:
-    parts = url_parts(url)
-    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    split_url = url_parts(url)
+    query = {name: values[-1] for name, values in parse_qs(split_url.query).items()}
     mode = query.get("sslmode") or environ.get("PGSSLMODE") or "prefer"
-    hosts = query.get("host") or parts.netloc.rpartition("@")[2]
+    hosts = query.get("host") or split_url.netloc.rpartition("@")[2]
     if mode == "verify-full" or all(is_local(_without_port(host)) for host in hosts.split(",")):
         return None
     return f"sslmode is {mode}: set sslmode=verify-full"
@@ -99,9 +99,9 @@ def _redis(url: str, _environ: Mapping[str, str]) -> str | None:
     if (fault := _scheme(url, "rediss", "redis://")) is not None:
         return fault
     query = parse_qs(url_parts(url).query)
-    unverified = query.get("ssl_cert_reqs", [""])[0] in {"none", "optional"}
+    is_unverified = query.get("ssl_cert_reqs", [""])[0] in {"none", "optional"}
     any_host = query.get("ssl_check_hostname", [""])[0].lower() in {"false", "0", "no"}
-    if (unverified or any_host) and not _all_local(url):
+    if (is_unverified or any_host) and not _all_local(url):
         return "ssl_cert_reqs or ssl_check_hostname disables verification: remove them"
     return None
 
@@ -117,11 +117,11 @@ def _http(url: str, _environ: Mapping[str, str]) -> str | None:
     return _scheme(url, "https", "http://")
 
 
-def _scheme(url: str, encrypted: str, plain: str) -> str | None:
+def _scheme(url: str, encrypted_scheme: str, plain_scheme: str) -> str | None:
     scheme = url.partition("://")[0].lower().partition("+")[0]
-    if scheme in {encrypted, "unix"} or _all_local(url):
+    if scheme in {encrypted_scheme, "unix"} or _all_local(url):
         return None
-    return f"{plain} is not encrypted: use {encrypted}://"
+    return f"{plain_scheme} is not encrypted: use {encrypted_scheme}://"
 
 
 def _all_local(url: str) -> bool:
@@ -180,8 +180,8 @@ def faults(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield each variable whose connections are not verified, with advice."""
     for variable, judge in _JUDGES.items():
         # Commas separate replicas; a comma within a URL separates its hosts.
-        first, *others = environ.get(variable, "").strip().split(",postgres")
-        for url in (first, *(f"postgres{other}" for other in others)):
+        first_url, *url_ends = environ.get(variable, "").strip().split(",postgres")
+        for url in (first_url, *(f"postgres{url_end}" for url_end in url_ends)):
             if (fault := _judged(judge, url, environ)) is not None:
                 yield variable, fault
                 break
@@ -225,9 +225,9 @@ def allowances(text: str) -> frozenset[str]:
     names = frozenset(name.strip() for name in (text.strip() or ALL).split(","))
     if names in ({ALL}, {NONE}):
         return names
-    if unknown := sorted(names - set(VARIABLES)):
+    if unknown_names := sorted(names - set(VARIABLES)):
         raise ValueError(
-            f"{', '.join(unknown)}: expected *, none, or some of {', '.join(VARIABLES)}"
+            f"{', '.join(unknown_names)}: expected *, none, or some of {', '.join(VARIABLES)}"
         )
     return names
 

@@ -40,9 +40,9 @@ class Watch:
         """Return the function; its calls count as work."""
 
         @functools.wraps(function)
-        def watched(*arguments: P.args, **named: P.kwargs) -> R:
+        def watched(*arguments: P.args, **keywords: P.kwargs) -> R:
             with self.in_hand():
-                return function(*arguments, **named)
+                return function(*arguments, **keywords)
 
         return watched
 

@@ -20,7 +20,7 @@ from orders.domain.deadlines import deadlines
 from orders.domain.lifecycle import Status
 from orders.domain.order import AttemptKind
 from orders.errors import Transient
-from orders.settlement.resolution import Attempt, LearnedOutcome, resolution
+from orders.settlement.resolution import Attempt, LearnedOutcome, resolve
 from orders.telemetry import context
 from orders.upstream.inventory import Inventory, OutOfStock, ReservationStatus
 from orders.upstream.payment import Declined, Payment, Refunded
@@ -463,9 +463,9 @@ def call_declined(world: World, order_id: int) -> str:
     assert work is not None
     assert work.attempt_id is not None
     attempt = Attempt(work.attempt_id, AttemptKind.CAPTURE, TOTAL, AttemptOutcome.UNKNOWN)
-    decided = resolution(work, attempt, LearnedOutcome.DECLINED)
+    resolution = resolve(work, attempt, LearnedOutcome.DECLINED)
     progress = Progress(world.pool, "operator:ada")
-    progress.advance(work, decided.change, decided.step, context.accept("test", None)[0])
+    progress.advance(work, resolution.change, resolution.step, context.accept("test", None)[0])
     return str(attempt.id)
 
 

@@ -122,11 +122,11 @@ def work_on(
     progress: ProgressSets,
     calls: Calls,
     order_calls: OrderCalls,
-    changed: Callable[[Sequence[Order]], None],
+    update_cache: Callable[[Sequence[Order]], None],
 ) -> Messages:
     """Work on messages as sets; return what became of each."""
     source = Messages(messages)
-    ports = SetPorts(progress, calls, order_calls, changed)
+    ports = SetPorts(progress, calls, order_calls, update_cache)
     SetFulfilment(ports, SIZE, Watch("test")).work(source)
     return source
 

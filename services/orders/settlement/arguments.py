@@ -15,48 +15,48 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _STUCK: Final = 100
 
 
-def add_reconcile(verb: argparse.ArgumentParser) -> None:
+def add_reconcile(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `orders reconcile`."""
-    where = verb.add_mutually_exclusive_group()
-    where.add_argument(
+    scope = parser.add_mutually_exclusive_group()
+    scope.add_argument(
         "--since",
         type=moment,
         metavar="TIME",
         help="compare what changed since then: 2h, 3d, or as in 2026-11-29T12:00:00Z; "
         "the next run continues where the last one without --since ended",
     )
-    where.add_argument("--full", action="store_true", help="compare everything from the beginning")
-    where.add_argument(
+    scope.add_argument("--full", action="store_true", help="compare everything from the beginning")
+    scope.add_argument(
         "--accept",
         type=order_id,
         metavar="ORDER",
         help="compare nothing; stop counting this order's violations, which were settled elsewhere",
     )
-    verb.add_argument("--because", type=reason, help="with --accept: why, for the audit row")
-    verb.add_argument("--as", dest="name", help="with --accept: who you are, if not the login")
-    verb.add_argument("--json", action="store_true", help="print the report as JSON")
-    verb.set_defaults(run=_reconcile)
+    parser.add_argument("--because", type=reason, help="with --accept: why, for the audit row")
+    parser.add_argument("--as", dest="name", help="with --accept: who you are, if not the login")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=_reconcile)
 
 
-def add_stuck(verb: argparse.ArgumentParser) -> None:
+def add_stuck(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `orders stuck`."""
-    verb.add_argument("--json", action="store_true", help="print the orders as JSON")
-    verb.add_argument(
+    parser.add_argument("--json", action="store_true", help="print the orders as JSON")
+    parser.add_argument(
         "--limit", type=positive, default=_STUCK, help="at most this many, oldest first"
     )
-    verb.set_defaults(run=_stuck)
+    parser.set_defaults(run=_stuck)
 
 
-def add_trace(verb: argparse.ArgumentParser) -> None:
+def add_trace(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `orders trace`."""
-    verb.add_argument("order", type=order_id, metavar="ORDER", help="its id")
-    verb.add_argument("--json", action="store_true", help="print the history as JSON")
-    verb.set_defaults(run=_trace)
+    parser.add_argument("order", type=order_id, metavar="ORDER", help="its id")
+    parser.add_argument("--json", action="store_true", help="print the history as JSON")
+    parser.set_defaults(run=_trace)
 
 
-def add_payments(verb: argparse.ArgumentParser) -> None:
+def add_payments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `orders payments`."""
-    actions = verb.add_subparsers(metavar="ACTION", required=True)
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
     text = "settle a payment attempt whose outcome you know; without --yes only show the changes"
     resolve = actions.add_parser("resolve", help=text, description=text)
     resolve.add_argument("attempt", type=attempt_id, metavar="ATTEMPT", help="its id")
@@ -115,11 +115,13 @@ def _trace(arguments: argparse.Namespace) -> int:
 def moment(text: str) -> dt.datetime:
     """Read a time, or a duration before now such as 90s, 2h or 3d."""
     with contextlib.suppress(ValueError, OverflowError):  # before the year 1
-        if ago := re.fullmatch(r"(\d{1,9})([smhd])", text):
-            return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
-        read = dt.datetime.fromisoformat(text)
-        if read.tzinfo is not None:
-            return read.astimezone(dt.UTC)
+        if duration := re.fullmatch(r"(\d{1,9})([smhd])", text):
+            return dt.datetime.now(dt.UTC) - dt.timedelta(
+                seconds=int(duration[1]) * _UNITS[duration[2]]
+            )
+        time = dt.datetime.fromisoformat(text)
+        if time.tzinfo is not None:
+            return time.astimezone(dt.UTC)
     raise argparse.ArgumentTypeError("expected 2h, 3d, or as in 2026-11-29T12:00:00Z")
 
 

@@ -78,14 +78,14 @@ def known(pool: Pool, order_id: int) -> Known:
 
 def gather(evidence_sources: EvidenceSources, order_id: int) -> Evidence | None:
     """Return the evidence about an order; None if it kept changing. Raises Transient, Permanent."""
-    earlier = known(evidence_sources.pool, order_id)
+    previous = known(evidence_sources.pool, order_id)
     for _ in range(_READS):
         payments = evidence_sources.payments.of_order(order_id)
         stock = evidence_sources.stock.of_order(order_id)
-        later = known(evidence_sources.pool, order_id)
-        if msgspec.structs.replace(earlier, now=later.now) == later:
-            return Evidence(order_id, later, payments, stock)
-        earlier = later
+        current = known(evidence_sources.pool, order_id)
+        if msgspec.structs.replace(previous, now=current.now) == current:
+            return Evidence(order_id, current, payments, stock)
+        previous = current
     return None
 
 

@@ -55,10 +55,10 @@ def _money(evidence: Evidence) -> Money:
     entries = evidence.payments
     captures = [entry for entry in entries if entry.status is PaymentStatus.CAPTURED]
     refunds = [entry.amount for entry in entries if entry.status is PaymentStatus.REFUNDED]
-    elsewhere = [attempt.elsewhere for attempt in evidence.known.attempts]
+    outside_refunds = [attempt.elsewhere for attempt in evidence.known.attempts]
     return Money(
         sum((entry.amount for entry in captures), _NOTHING),
-        sum((*refunds, *elsewhere), _NOTHING),
+        sum((*refunds, *outside_refunds), _NOTHING),
         len(captures),
     )
 
@@ -75,24 +75,24 @@ def _lost(evidence: Evidence, money: Money) -> Iterator[Finding]:
 
 
 def _money_findings(evidence: Evidence, order: OrderFacts, money: Money) -> Iterator[Finding]:
-    least, maximum = _due(order)
-    stray = _stray_captures(evidence)
+    minimum, maximum = _due(order)
+    stray_ids = _stray_captures(evidence)
     if money.refunded > money.captured:
         yield Finding(Breach.REFUNDED_TOO_MUCH, _balance(money))
     elif money.kept > maximum:
-        twice = money.captures > 1 or order.status in {Status.COMPLETED, *ACTIVE}
-        kind = Breach.CHARGED_TWICE if twice else Breach.CHARGED_FOR_NOTHING
+        is_double = money.captures > 1 or order.status in {Status.COMPLETED, *ACTIVE}
+        kind = Breach.CHARGED_TWICE if is_double else Breach.CHARGED_FOR_NOTHING
         detail = f"{_balance(money)}; due are {maximum} at most, the order is {order.status}"
         # The worker still has to ask Payment about it, and then refunds what a failover lost.
         asks = order.status is Status.CANCELLED and order.reservation == Reservation.HELD
         due_at = _overdue_at(evidence, order) if asks else None
-        yield Finding(kind, f"{detail}{_named(stray)}", due_at)
-    elif money.kept < least:
-        short = Breach.COMPLETED_NOT_CAPTURED if money.captured < order.total else None
-        detail = f"{_balance(money)}; due are {least}"
-        yield Finding(short or Breach.REFUNDED_TOO_MUCH, detail)
-    elif stray and money.kept > 0 and order.status in ACTIVE:
-        yield Finding(Breach.CHARGED_FOR_NOTHING, f"{_balance(money)}{_named(stray)}")
+        yield Finding(kind, f"{detail}{_list_strays(stray_ids)}", due_at)
+    elif money.kept < minimum:
+        breach = Breach.COMPLETED_NOT_CAPTURED if money.captured < order.total else None
+        detail = f"{_balance(money)}; due are {minimum}"
+        yield Finding(breach or Breach.REFUNDED_TOO_MUCH, detail)
+    elif stray_ids and money.kept > 0 and order.status in ACTIVE:
+        yield Finding(Breach.CHARGED_FOR_NOTHING, f"{_balance(money)}{_list_strays(stray_ids)}")
     if money.kept > 0 and order.status in ACTIVE and order.status is not Status.REFUNDING:
         detail = f"{_balance(money)}, but the order is {order.status}"
         yield Finding(Breach.CAPTURED_NOT_COMPLETED, detail, _overdue_at(evidence, order))
@@ -109,8 +109,8 @@ def _stray_captures(evidence: Evidence) -> list[str]:
     ]
 
 
-def _named(stray: list[str]) -> str:
-    return f"; not attempts of this order: {', '.join(stray[:3])}" if stray else ""
+def _list_strays(stray_ids: list[str]) -> str:
+    return f"; not attempts of this order: {', '.join(stray_ids[:3])}" if stray_ids else ""
 
 
 def _due(order: OrderFacts) -> tuple[Decimal, Decimal]:
@@ -124,26 +124,26 @@ def _due(order: OrderFacts) -> tuple[Decimal, Decimal]:
 
 def _overdue_at(evidence: Evidence, order: OrderFacts) -> dt.datetime:
     """Return the time until which work under way may explain the order's status."""
-    touched = [entry.at for entry in evidence.payments if entry.kind is PaymentKind.CAPTURE]
-    return max([order.updated_at, *touched]) + _grace(order)
+    capture_times = [entry.at for entry in evidence.payments if entry.kind is PaymentKind.CAPTURE]
+    return max([order.updated_at, *capture_times]) + _grace(order)
 
 
 def _stock_findings(evidence: Evidence, order: OrderFacts) -> Iterator[Finding]:
-    held = {
+    units = {
         status: sum(entry.quantity for entry in evidence.stock if entry.status is status)
         for status in _HOLDING
     }
-    committed, reserved = held[StockStatus.COMMITTED], held[StockStatus.RESERVED]
+    committed_units, reserved_units = units[StockStatus.COMMITTED], units[StockStatus.RESERVED]
     overdue_at = order.updated_at + _grace(order)
-    detail = f"Inventory holds {reserved} units and has committed {committed}"
+    detail = f"Inventory holds {reserved_units} units and has committed {committed_units}"
     if order.status is Status.COMPLETED:
-        if committed + reserved < order.quantity:
+        if committed_units + reserved_units < order.quantity:
             yield Finding(Breach.OVERSOLD, f"{detail}, {order.quantity} were sold")
-        elif committed + reserved > order.quantity:
+        elif committed_units + reserved_units > order.quantity:
             yield Finding(Breach.STOCK_HELD, f"{detail}, {order.quantity} were sold")
-        elif reserved:
+        elif reserved_units:
             yield Finding(Breach.STOCK_HELD, f"{detail}; all are sold", overdue_at)
-    elif order.status not in ACTIVE and committed + reserved:
+    elif order.status not in ACTIVE and committed_units + reserved_units:
         yield Finding(Breach.STOCK_HELD, f"{detail}; the order is {order.status}", overdue_at)
 
 

@@ -62,9 +62,9 @@ class ReconciliationReport(msgspec.Struct, rename="camel"):
 class Reader(Generic[E]):
     """A ledger that is read forward in time on demand."""
 
-    def __init__(self, pages: Iterator[list[E]], from_: dt.datetime | None) -> None:
+    def __init__(self, pages: Iterator[list[E]], start_at: dt.datetime | None) -> None:
         self._pages: Iterator[list[E]] = pages
-        self.reached = from_
+        self.reached = start_at
         self._rest: list[E] = []
         self._ended = False
 
@@ -77,7 +77,7 @@ class Reader(Generic[E]):
 
     def until(self, moment: dt.datetime) -> Iterator[list[E]]:
         """Yield the entries before a moment, page by page."""
-        while (first := self.next_at()) is not None and first < moment:
+        while (next_at := self.next_at()) is not None and next_at < moment:
             page = [entry for entry in self._rest if entry.at < moment]
             self._rest = self._rest[len(page) :]
             self.reached = page[-1].at
@@ -130,7 +130,7 @@ class Reconciliation:
         self._judged: set[int] = set()
         self._left_over: set[int] = set()
         self._moves_watermark = True
-        self._begun = BEGINNING
+        self._start = BEGINNING
         self._awaited: set[int] = set()  # were in progress when they were checked
 
     def run(self, start: Start | None = None) -> ReconciliationReport:
@@ -140,32 +140,33 @@ class Reconciliation:
         database or a ledger cannot be read, Permanent if an upstream refuses; the next run
         continues from there.
         """
-        now, begun = self._store.begin(), start or self._resumed()
+        now, run_start = self._store.begin(), start or self._resume_point()
         self._moves_watermark = start is None or start == BEGINNING
-        self._begun = begun
-        not_after = now - _seconds(self._settings.settle_s)
-        first_at = OrdersById(self._store, begun.order_id, not_after, 1).next_at()
+        self._start = run_start
+        latest_at = now - _seconds(self._settings.settle_s)
+        first_at = OrdersById(self._store, run_start.order_id, latest_at, 1).next_at()
         overlap = _IDS_AGAIN if start is None else 0
-        orders = OrdersById(self._store, max(0, begun.order_id - overlap), not_after)
+        orders = OrdersById(self._store, max(0, run_start.order_id - overlap), latest_at)
         payments = Reader(
-            self._sources.payments.since(_earlier(begun.payments_at, first_at)), begun.payments_at
+            self._sources.payments.since(_read_start(run_start.payments_at, first_at)),
+            run_start.payments_at,
         )
         stock = Reader(
-            self._sources.stock.since(_earlier(begun.stock_at, first_at)), begun.stock_at
+            self._sources.stock.since(_read_start(run_start.stock_at, first_at)), run_start.stock_at
         )
         sources = Sources(payments, stock, orders)
         # First, and half of all questions at most: new suspects must not push out the old ones.
         self._suspects |= set(self._store.cases(max(1, self._settings.questions // 2)))
         self._judge_suspects()
-        last = False
-        while not last:
+        is_last = False
+        while not is_last:
             end = sources.next_step()
-            last = end >= now
-            self._compare(sources, _EVER if last else end)
+            is_last = end >= now
+            self._compare(sources, _EVER if is_last else end)
         self._recheck()
         self._move_watermark(sources, finished=True)
         self._report.too_young = self._store.count_too_young(orders.reached)
-        return self._closed()
+        return self._close_report()
 
     def _compare(self, sources: "Sources", end: dt.datetime) -> None:
         """Compare one step of time."""
@@ -179,7 +180,7 @@ class Reconciliation:
         self._judge_suspects()
         self._move_watermark(sources, finished=False)
 
-    def _resumed(self) -> Start:
+    def _resume_point(self) -> Start:
         """Return where the last run ended, less a margin."""
         mark, overlap = self._store.watermark(), _seconds(self._settings.overlap_s)
         return Start(
@@ -190,22 +191,22 @@ class Reconciliation:
 
     def _compare_payments(self, page: list[PaymentEntry]) -> None:
         self._report.payments += len(page)
-        captured = (
+        capture_ids = (
             attempt_uuid(entry.attempt_id)
             for entry in page
             if entry.status is PaymentStatus.CAPTURED
         )
-        self._captured.note(attempt for attempt in captured if attempt is not None)
-        if new := _since(self._begun.payments_at, page):
-            self._note(self._store.compare_payments(new))
+        self._captured.note(attempt for attempt in capture_ids if attempt is not None)
+        if new_entries := _entries_since(self._start.payments_at, page):
+            self._note(self._store.compare_payments(new_entries))
 
     def _compare_stock(self, page: list[StockEntry]) -> None:
         self._report.reservations += len(page)
         self._committed.note(
             entry.order_id for entry in page if entry.status is StockStatus.COMMITTED
         )
-        if new := _since(self._begun.stock_at, page):
-            self._note(self._store.compare_stock(new))
+        if new_entries := _entries_since(self._start.stock_at, page):
+            self._note(self._store.compare_stock(new_entries))
 
     def _note(self, differences: list[Difference]) -> None:
         self._suspects |= {difference.order_id for difference in differences if difference.suspect}
@@ -216,16 +217,16 @@ class Reconciliation:
     def _check_orders(self, orders: list[int]) -> set[int]:
         """Check orders whose ledger entries have been read; return those under way."""
         balances = self._store.balances(orders, DEADLINES[Status.CHARGING].after_s)
-        under_way = {balance.order_id for balance in balances if balance.under_way}
-        self._store.note_under_way(under_way)
+        open_ids = {balance.order_id for balance in balances if balance.under_way}
+        self._store.note_under_way(open_ids)
         self._store.note_unnotified(balance.order_id for balance in balances if balance.unnotified)
         self._suspects |= {balance.order_id for balance in balances if balance.suspect}
         self._suspects |= {balance.order_id for balance in balances if self._lacks_entries(balance)}
-        return under_way
+        return open_ids
 
     def _lacks_entries(self, order: OrderBalance) -> bool:
         """Return whether a completed order's entries are not among those read recently."""
-        if order.order_id <= self._begun.order_id and order.order_id not in self._awaited:
+        if order.order_id <= self._start.order_id and order.order_id not in self._awaited:
             return False  # it was checked before, and its entries are not read again
         return order.captured_by is not None and not (
             order.captured_by in self._captured and order.order_id in self._committed
@@ -233,14 +234,14 @@ class Reconciliation:
 
     def _recheck(self) -> None:
         """Check orders that were under way or without notification before."""
-        after = 0
-        while orders := self._store.under_way(after, PAGE):
-            after = orders[-1]
+        last_id = 0
+        while orders := self._store.under_way(last_id, PAGE):
+            last_id = orders[-1]
             self._awaited = set(orders)
-            ended = set(orders) - self._check_orders(orders)
-            self._suspects |= self._store.missing(ended)
+            ended_ids = set(orders) - self._check_orders(orders)
+            self._suspects |= self._store.missing(ended_ids)
             self._judge_suspects()
-            self._store.forget_under_way(ended)
+            self._store.forget_under_way(ended_ids)
         self._store.refresh_unnotified(self._settings)
 
     def _judge_suspects(self) -> None:
@@ -267,7 +268,7 @@ class Reconciliation:
         if self._moves_watermark:
             self._store.move(sources.reached(), finished=finished)
 
-    def _closed(self) -> ReconciliationReport:
+    def _close_report(self) -> ReconciliationReport:
         report = self._report
         report.left_over = len(self._left_over - self._judged)
         report.violations = self._store.violations()
@@ -281,11 +282,11 @@ class OrdersById:
     """The orders by id, which is nearly the order of time."""
 
     def __init__(
-        self, store: ReconciliationStore, after: int, not_after: dt.datetime, page: int = PAGE
+        self, store: ReconciliationStore, after_id: int, latest_at: dt.datetime, page: int = PAGE
     ) -> None:
-        self._store, self.reached, self._not_after = store, after, not_after
+        self._store, self.reached, self._latest_at = store, after_id, latest_at
         self._page = page
-        self._read = after
+        self._read = after_id
         self._rest: list[tuple[int, dt.datetime]] = []
         self._ended = False
 
@@ -295,14 +296,14 @@ class OrdersById:
             self._rest = self._store.next_orders(self._read, self._page)
             self._ended = len(self._rest) < self._page
             self._read = self._rest[-1][0] if self._rest else self._read
-        if not self._rest or self._rest[0][1] > self._not_after:
+        if not self._rest or self._rest[0][1] > self._latest_at:
             return None
         return self._rest[0][1]
 
     def until(self, moment: dt.datetime) -> Iterator[list[int]]:
         """Yield the ids of the orders accepted before a moment, page by page."""
-        limit = min(moment, self._not_after)
-        while (first := self.next_at()) is not None and first < limit:
+        limit = min(moment, self._latest_at)
+        while (next_at := self.next_at()) is not None and next_at < limit:
             page: list[int] = []
             while self._rest and self._rest[0][1] < limit:
                 page.append(self._rest.pop(0)[0])
@@ -320,7 +321,7 @@ class Sources(msgspec.Struct, frozen=True):
     def next_step(self) -> dt.datetime:
         """Return the end of the next step; the end of time if nothing is left."""
         sources = (self.payments, self.stock, self.orders)
-        times = [at for source in sources if (at := source.next_at()) is not None]
+        times = [next_at for source in sources if (next_at := source.next_at()) is not None]
         return min(times) + STEP if times else _EVER
 
     def reached(self) -> Watermark:
@@ -328,18 +329,20 @@ class Sources(msgspec.Struct, frozen=True):
         return Watermark(self.payments.reached, self.stock.reached, self.orders.reached)
 
 
-def _earlier(since: dt.datetime | None, first_order_at: dt.datetime | None) -> dt.datetime | None:
+def _read_start(
+    resume_at: dt.datetime | None, first_order_at: dt.datetime | None
+) -> dt.datetime | None:
     """Return where to start to read: where the last run ended, or the first order's entries.
 
     Orders are compared some time after they were accepted. Entries that were compared before are
     read again, but only to be remembered.
     """
-    if since is None or first_order_at is None:
-        return since
-    return min(since, first_order_at - _CLOCKS)
+    if resume_at is None or first_order_at is None:
+        return resume_at
+    return min(resume_at, first_order_at - _CLOCKS)
 
 
-def _since(moment: dt.datetime | None, page: list[E]) -> list[E]:
+def _entries_since(moment: dt.datetime | None, page: list[E]) -> list[E]:
     """Return the entries of a page that have not been compared before."""
     return [entry for entry in page if moment is None or entry.at >= moment]
 
@@ -350,20 +353,20 @@ def _seconds(seconds: float) -> dt.timedelta:
 
 def first_since(store: ReconciliationStore, moment: dt.datetime) -> int:
     """Return the id before the first order accepted at `moment` or later, by bisection."""
-    below, above = 0, _last_id(store)
-    while below < above:
-        middle = (below + above) // 2
+    low, high = 0, _last_id(store)
+    while low < high:
+        middle = (low + high) // 2
         row = store.next_orders(middle, 1)
         if row and row[0][1] < moment:
-            below = row[0][0]
+            low = row[0][0]
         else:
-            above = middle
-    return below
+            high = middle
+    return low
 
 
 def _last_id(store: ReconciliationStore) -> int:
     """Return an id higher than that of any order."""
-    above = 1
-    while store.next_orders(above, 1):
-        above *= 2
-    return above
+    candidate = 1
+    while store.next_orders(candidate, 1):
+        candidate *= 2
+    return candidate

@@ -107,13 +107,13 @@ def _print(report: ReconciliationReport, *, as_json: bool) -> None:
     if not report.violations:
         print("clean: no violations")
         return
-    more = "at least " if len(report.violations) == LISTED else ""
+    prefix = "at least " if len(report.violations) == LISTED else ""
     noun = "violation" if len(report.violations) == 1 else "violations"
-    print(f"{more}{len(report.violations)} {noun}:")
+    print(f"{prefix}{len(report.violations)} {noun}:")
     row = "{:>12}  {:24}  {:20}  {}"
     print(row.format("ORDER", "KIND", "SINCE", "DETAIL"))
     for violation in report.violations[:_SHOWN]:
-        since = violation.since.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        print(row.format(violation.order_id, violation.kind, since, violation.detail))
+        since_text = violation.since.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        print(row.format(violation.order_id, violation.kind, since_text, violation.detail))
     if len(report.violations) > _SHOWN:
         print(f"… --json shows the first {LISTED}")

@@ -45,12 +45,12 @@ _SAYS: Final = {
 }
 
 
-def resolution(work: Work, attempt: Attempt, learned: LearnedOutcome) -> Resolution:
+def resolve(work: Work, attempt: Attempt, learned_outcome: LearnedOutcome) -> Resolution:
     """Return the changes that follow from a statement. Raises OrdersError if there are none."""
     if attempt.kind is AttemptKind.CAPTURE:
-        event, step = _of_capture(work, attempt, learned)
+        event, step = _of_capture(work, attempt, learned_outcome)
     else:
-        event, step = _of_refund(work, attempt, learned)
+        event, step = _of_refund(work, attempt, learned_outcome)
     order = work.order
     change = transition(order.status, event, cancel_requested=order.cancel_requested)
     if change is None:
@@ -58,41 +58,43 @@ def resolution(work: Work, attempt: Attempt, learned: LearnedOutcome) -> Resolut
     return Resolution(change, step)
 
 
-def contradicts(learned: LearnedOutcome, ledger: PaymentStatus) -> bool:
+def contradicts(learned_outcome: LearnedOutcome, ledger: PaymentStatus) -> bool:
     """Return whether Payment's ledger contradicts the person."""
-    return _SAYS[learned] is not ledger
+    return _SAYS[learned_outcome] is not ledger
 
 
-def _of_capture(work: Work, attempt: Attempt, learned: LearnedOutcome) -> tuple[Event, Step]:
-    if learned is LearnedOutcome.REFUNDED:
+def _of_capture(
+    work: Work, attempt: Attempt, learned_outcome: LearnedOutcome
+) -> tuple[Event, Step]:
+    if learned_outcome is LearnedOutcome.REFUNDED:
         raise OrdersError("a capture is --captured or --declined")
     if attempt.outcome is not AttemptOutcome.UNKNOWN:
         raise OrdersError(
             f"the capture is known to be {attempt.outcome}, and the order is {work.order.status}"
         )
-    captured = learned is LearnedOutcome.CAPTURED
-    event = Event.PAYMENT_CAPTURED if captured else Event.PAYMENT_DECLINED
-    outcome = AttemptOutcome.APPROVED if captured else AttemptOutcome.DECLINED
+    is_captured = learned_outcome is LearnedOutcome.CAPTURED
+    event = Event.PAYMENT_CAPTURED if is_captured else Event.PAYMENT_DECLINED
+    outcome = AttemptOutcome.APPROVED if is_captured else AttemptOutcome.DECLINED
     return event, Step(attempt=attempt.id, outcome=outcome)
 
 
-def _of_refund(work: Work, attempt: Attempt, learned: LearnedOutcome) -> tuple[Event, Step]:
-    if learned is LearnedOutcome.CAPTURED:
+def _of_refund(work: Work, attempt: Attempt, learned_outcome: LearnedOutcome) -> tuple[Event, Step]:
+    if learned_outcome is LearnedOutcome.CAPTURED:
         raise OrdersError("a refund is --refunded or --declined")
     if attempt.outcome is AttemptOutcome.APPROVED:
         raise OrdersError("the refund is known to be approved")
-    if learned is LearnedOutcome.DECLINED:
+    if learned_outcome is LearnedOutcome.DECLINED:
         return _declined(work, attempt)
     # A declined refund no longer counts as asked for; paid back after all, it does again.
-    again = -attempt.amount if attempt.outcome is AttemptOutcome.DECLINED else Decimal(0)
-    if work.refund_requested - again > work.order.total:
+    dropped_amount = -attempt.amount if attempt.outcome is AttemptOutcome.DECLINED else Decimal(0)
+    if work.refund_requested - dropped_amount > work.order.total:
         raise OrdersError("more would be paid back than was captured")
     remainder = work.order.total - work.refunded - attempt.amount
     step = Step(
         attempt=attempt.id,
         outcome=AttemptOutcome.APPROVED,
         refunded=attempt.amount,
-        refund_dropped=again,
+        refund_dropped=dropped_amount,
     )
     return (Event.PART_REFUNDED if remainder > 0 else Event.REFUND_CONFIRMED), step
 

@@ -23,7 +23,7 @@ from orders.settlement.resolution import (
     LearnedOutcome,
     Resolution,
     contradicts,
-    resolution,
+    resolve,
 )
 from orders.telemetry import context
 from orders.telemetry.context import Context
@@ -50,26 +50,26 @@ class PaymentLookup(msgspec.Struct, frozen=True):
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the changes, or commit them with --yes; return 1 if impossible. Raises OrdersError."""
-    learned, actor = LearnedOutcome(arguments.learned), operator(arguments.name)
+    learned_outcome, actor = LearnedOutcome(arguments.learned), operator(arguments.name)
     with database() as pool:
         case = _find(pool, Progress(pool, actor), arguments.attempt)
         answer = _ask(case)
         if not arguments.against_payment:
-            _compare(learned, case.attempt, answer, commits=arguments.yes)
-        decided = resolution(case.work, case.attempt, learned)
-        print(_described(case, decided))
+            _compare(learned_outcome, case.attempt, answer, commits=arguments.yes)
+        resolution = resolve(case.work, case.attempt, learned_outcome)
+        print(_describe(case, resolution))
         if not arguments.yes:
-            unchecked = answer.failure is not None and not arguments.against_payment
-            print(f"nothing was changed: {_UNCHECKED if unchecked else '--yes applies this'}")
+            is_unchecked = answer.failure is not None and not arguments.against_payment
+            print(f"nothing was changed: {_UNCHECKED if is_unchecked else '--yes applies this'}")
             return 0
-        moved = _commit(case, decided, _row(arguments, case, actor, answer))
-    _tell_cache(moved)
-    print(f"done: order {moved.id} is {moved.status}")
+        order = _commit(case, resolution, _row(arguments, case, actor, answer))
+    _tell_cache(order)
+    print(f"done: order {order.id} is {order.status}")
     return 0
 
 
 def _compare(
-    learned: LearnedOutcome, attempt: Attempt, answer: PaymentLookup, *, commits: bool
+    learned_outcome: LearnedOutcome, attempt: Attempt, answer: PaymentLookup, *, commits: bool
 ) -> None:
     """Raise OrdersError if Payment's ledger contradicts the person.
 
@@ -80,12 +80,15 @@ def _compare(
     entry = answer.entry
     if entry is None:
         return
-    ledger_status, claimed = str(entry.status), str(learned)
-    if ledger_status == claimed and entry.amount != attempt.amount:
-        ledger_status, claimed = f"{ledger_status} {entry.amount}", f"{claimed} {attempt.amount}"
-    if contradicts(learned, entry.status) or ledger_status != claimed:
+    ledger_status, statement = str(entry.status), str(learned_outcome)
+    if ledger_status == statement and entry.amount != attempt.amount:
+        ledger_status, statement = (
+            f"{ledger_status} {entry.amount}",
+            f"{statement} {attempt.amount}",
+        )
+    if contradicts(learned_outcome, entry.status) or ledger_status != statement:
         raise OrdersError(
-            f"Payment's ledger says {ledger_status}, not {claimed}: "
+            f"Payment's ledger says {ledger_status}, not {statement}: "
             "--against-payment if you know better"
         )
 
@@ -112,21 +115,21 @@ def _ask(case: Case) -> PaymentLookup:
         print(f"Payment cannot be queried: {error}", file=sys.stderr)
         return PaymentLookup(failure=str(error))
     for entry in entries:
-        is_its_own = attempt_uuid(entry.attempt_id) == case.attempt.id
-        if is_its_own and entry.kind.value == case.attempt.kind.value:
+        is_same = attempt_uuid(entry.attempt_id) == case.attempt.id
+        if is_same and entry.kind.value == case.attempt.kind.value:
             print(f"Payment's ledger: {entry.status} {entry.amount}")
             return PaymentLookup(entry)
     print("Payment's ledger does not have the attempt")
     return PaymentLookup()
 
 
-def _described(case: Case, decided: Resolution) -> str:
+def _describe(case: Case, resolution: Resolution) -> str:
     order, attempt = case.work.order, case.attempt
-    announces = decided.change.announces or "no message"
+    message_type = resolution.change.announces or "no message"
     return (
         f"{attempt.kind} {attempt.id} of {attempt.amount}: {attempt.outcome} → "
-        f"{decided.step.outcome}\n"
-        f"order {order.id}: {order.status} → {decided.change.to} ({announces})"
+        f"{resolution.step.outcome}\n"
+        f"order {order.id}: {order.status} → {resolution.change.to} ({message_type})"
     )
 
 
@@ -146,10 +149,10 @@ def _row(
         and answer.failure is None
     ):
         # The part of the refund paid outside Payment, which reconciliation adds.
-        elsewhere = case.attempt.amount
+        outside_refund = case.attempt.amount
         if answer.entry is not None and answer.entry.status is PaymentStatus.REFUNDED:
-            elsewhere -= answer.entry.amount
-        detail["elsewhere"] = elsewhere
+            outside_refund -= answer.entry.amount
+        detail["elsewhere"] = outside_refund
     return {
         "actor": actor,
         "action": f"payments resolve --{arguments.learned}",
@@ -159,15 +162,15 @@ def _row(
     }
 
 
-def _commit(case: Case, decided: Resolution, row: dict[str, object]) -> Order:
+def _commit(case: Case, resolution: Resolution, row: dict[str, object]) -> Order:
     """Move the order, its attempt, history, outbox and the audit row in one transaction."""
     with transaction() as statements:
         progress = Progress(statements, str(row["actor"]))
-        moved = progress.advance(case.work, decided.change, decided.step, case.ids)
-        if moved is None:
+        order = progress.advance(case.work, resolution.change, resolution.step, case.ids)
+        if order is None:
             raise OrdersError("the order changed meanwhile: check it and try again")
         statements.execute("record_action", row)
-    return moved
+    return order
 
 
 def _tell_cache(order: Order) -> None:

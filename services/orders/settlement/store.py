@@ -71,9 +71,9 @@ class ReconciliationStore:
         [row] = self._run("find_watermark", {})
         return Watermark(*row)
 
-    def move(self, to: Watermark, *, finished: bool) -> None:
+    def move(self, watermark: Watermark, *, finished: bool) -> None:
         """Record how far this run got, and whether it has finished."""
-        self._run("move_watermark", {**msgspec.structs.asdict(to), "done": finished})
+        self._run("move_watermark", {**msgspec.structs.asdict(watermark), "done": finished})
 
     def compare_payments(self, page: Sequence[PaymentEntry]) -> list[Difference]:
         """Return the differences of a page of Payment's ledger to orders and attempts."""
@@ -102,9 +102,9 @@ class ReconciliationStore:
         )
         return [Difference(*row) for row in rows]
 
-    def next_orders(self, after: int, limit: int) -> list[tuple[int, dt.datetime]]:
+    def next_orders(self, after_id: int, limit: int) -> list[tuple[int, dt.datetime]]:
         """Return the next orders by id, and when they were accepted."""
-        rows = self._run("next_orders", {"after": after, "limit": limit})
+        rows = self._run("next_orders", {"after": after_id, "limit": limit})
         return [(row[0], row[1]) for row in rows]
 
     def balances(self, orders: list[int], under_way_s: float) -> list[OrderBalance]:
@@ -140,9 +140,9 @@ class ReconciliationStore:
         }  # fmt: skip
         self._run("refresh_unnotified", arguments)
 
-    def under_way(self, after: int, limit: int) -> list[int]:
+    def under_way(self, after_id: int, limit: int) -> list[int]:
         """Return recorded orders that had not ended, by id."""
-        return [row[0] for row in self._run("list_under_way", {"after": after, "limit": limit})]
+        return [row[0] for row in self._run("list_under_way", {"after": after_id, "limit": limit})]
 
     def note_suspects(self, orders: Iterable[int]) -> None:
         """Record orders that the next run must judge."""
@@ -169,9 +169,9 @@ class ReconciliationStore:
         accepted = {kind for kind, is_accepted in rows if is_accepted}
         return [finding for finding in findings if finding.kind.value not in accepted]
 
-    def count_too_young(self, after: int) -> int:
-        """Return how many orders are too young to judge; those after `after` were not read."""
-        [(count,)] = self._run("count_young", {"after": after})
+    def count_too_young(self, after_id: int) -> int:
+        """Return how many orders are too young to judge; those after `after_id` were not read."""
+        [(count,)] = self._run("count_young", {"after": after_id})
         return int(count)
 
     def violations(self) -> list[Violation]:

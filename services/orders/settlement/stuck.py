@@ -33,8 +33,8 @@ def _line(order: StuckOrder) -> str:
     attempts = ", ".join(
         f"{attempt.kind} {attempt.id} {attempt.outcome}" for attempt in order.attempts
     )
-    since = order.since.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    since_text = order.since.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return _ROW.format(
-        order.id, order.status, order.reason or "-", since, order.emissions, order.reservation,
+        order.id, order.status, order.reason or "-", since_text, order.emissions, order.reservation,
         attempts or "-",
     )  # fmt: skip

@@ -16,7 +16,7 @@ from orders.database.pool import Pool
 from orders.domain.lifecycle import Reason
 from orders.errors import OrdersError
 from orders.settlement.connections import database, payment_ledger, stock_ledger
-from orders.settlement.trace_rows import JsonRow, Stored, TracedOrder
+from orders.settlement.trace_rows import JsonRow, OrderRows, TracedOrder
 from orders.upstream.ledgers import Ledger, PaymentEntry, StockEntry
 
 NOT_ASKED: Final = 3
@@ -69,11 +69,11 @@ def _lines(trace: OrderTrace) -> Iterator[str]:
         yield _ROW.format("AT", "AFTER", "BY", "WHAT")
     previous_at: dt.datetime | None = None
     for event in trace.events:
-        at = event.at.astimezone(dt.UTC)
-        after = f"+{(at - previous_at).total_seconds():.3f} s" if previous_at else ""
-        previous_at = at
-        moment = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        yield _ROW.format(moment, after, event.source, _printable(event.what))
+        time = event.at.astimezone(dt.UTC)
+        delay = f"+{(time - previous_at).total_seconds():.3f} s" if previous_at else ""
+        previous_at = time
+        time_text = time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        yield _ROW.format(time_text, delay, event.source, _printable(event.what))
     yield from (f"still to come: {_printable(text)}" for text in trace.waiting)
     yield from (f"needs {_printable(text)}" for text in trace.needs)
     yield from (f"not known: {_printable(text)}" for text in trace.unknown)
@@ -107,125 +107,129 @@ def trace_order(pool: Pool, order_id: int, announce: Callable[[str], None]) -> O
 
     `announce` is called with the name of each source before it is read, which may take a while.
     """
-    unknown: list[str] = []
-    stored = _stored(pool, order_id, unknown)
-    exists = None if unknown else stored.order is not None
+    failures: list[str] = []
+    rows = _read_rows(pool, order_id, failures)
+    exists = None if failures else rows.order is not None
     announce("Payment")
-    payments = _entries(payment_ledger, "Payment", order_id, unknown)
+    payments = _entries(payment_ledger, "Payment", order_id, failures)
     announce("Inventory")
-    stock = _entries(stock_ledger, "Inventory", order_id, unknown)
+    stock = _entries(stock_ledger, "Inventory", order_id, failures)
     events = [
-        *_transitions(stored),
-        *_attempts(stored),
-        *_notifications(stored),
-        *_interventions(stored),
-        *(_payment_event(entry) for entry in payments),
-        *(_stock_event(entry) for entry in stock),
+        *_transitions(rows),
+        *_attempts(rows),
+        *_notifications(rows),
+        *_interventions(rows),
+        *(
+            TraceEvent(
+                entry.at,
+                "Payment",
+                f"{entry.kind} {entry.attempt_id}: {entry.status} {entry.amount}",
+            )
+            for entry in payments
+        ),
+        *(
+            TraceEvent(
+                entry.at,
+                "Inventory",
+                f"{entry.status} {entry.quantity} × product {entry.product_id}",
+            )
+            for entry in stock
+        ),
     ]
     events.sort(key=lambda event: event.at)
     return OrderTrace(
         order_id,
         exists,
-        stored.order,
+        rows.order,
         events,
-        list(_waiting(stored)),
-        list(_needs(stored)),
-        unknown,
+        list(_waiting(rows)),
+        list(_needs(rows)),
+        failures,
     )
 
 
-def _stored(pool: Pool, order_id: int, unknown: list[str]) -> Stored:
+def _read_rows(pool: Pool, order_id: int, failures: list[str]) -> OrderRows:
     try:
         [(text,)] = pool.execute("trace_order", {"id": order_id})
     except OrdersError as error:
-        unknown.append(f"the database cannot be queried: {error}")
-        return Stored()
-    return msgspec.json.decode(text, type=Stored)
+        failures.append(f"the database cannot be queried: {error}")
+        return OrderRows()
+    return msgspec.json.decode(text, type=OrderRows)
 
 
 def _entries(
-    opened: Callable[[], AbstractContextManager[Ledger[E]]],
+    open_ledger: Callable[[], AbstractContextManager[Ledger[E]]],
     name: str,
     order_id: int,
-    unknown: list[str],
+    failures: list[str],
 ) -> list[E]:
     try:
-        with opened() as ledger:
+        with open_ledger() as ledger:
             return ledger.of_order(order_id)
     except OrdersError as error:
-        unknown.append(f"{name} cannot be queried: {error}")
+        failures.append(f"{name} cannot be queried: {error}")
         return []
 
 
-def _transitions(stored: Stored) -> Iterator[TraceEvent]:
-    for row in stored.history:
+def _transitions(rows: OrderRows) -> Iterator[TraceEvent]:
+    for row in rows.history:
         change = f"{row.from_status} → {row.to_status}" if row.from_status else "accepted"
         reason = f" {row.reason}" if row.reason else ""
         note = f" “{row.note}”" if row.note else ""
         yield TraceEvent(row.at, "order", f"{change}{reason}, by {row.actor}{note}")
 
 
-def _attempts(stored: Stored) -> Iterator[TraceEvent]:
-    for row in stored.attempts:
+def _attempts(rows: OrderRows) -> Iterator[TraceEvent]:
+    for row in rows.attempts:
         subject = f"{row.kind} {row.id}"
         yield TraceEvent(row.created_at, "attempt", f"{subject}: {_money(row.amount)} requested")
         if row.outcome != "unknown":
             yield TraceEvent(row.updated_at, "attempt", f"{subject}: {row.outcome}")
 
 
-def _notifications(stored: Stored) -> Iterator[TraceEvent]:
-    for row in stored.notifications:
+def _notifications(rows: OrderRows) -> Iterator[TraceEvent]:
+    for row in rows.notifications:
         subject = row.template
         yield TraceEvent(row.created_at, "notification", f"{subject}: to be sent")
         if row.sent_at:
-            sent = f"{subject}: sent, tries: {row.tries}"
-            yield TraceEvent(row.sent_at, "notification", sent)
+            text = f"{subject}: sent, tries: {row.tries}"
+            yield TraceEvent(row.sent_at, "notification", text)
         elif row.ended_at:
-            ended = f"{subject}: {row.outcome}, tries: {row.tries}"
-            yield TraceEvent(row.ended_at, "notification", ended)
+            text = f"{subject}: {row.outcome}, tries: {row.tries}"
+            yield TraceEvent(row.ended_at, "notification", text)
 
 
-def _interventions(stored: Stored) -> Iterator[TraceEvent]:
+def _interventions(rows: OrderRows) -> Iterator[TraceEvent]:
     """Yield what the sweeper, reconciliation and persons did or found."""
-    if stored.stalled:
-        times = f"{stored.stalled.stalls} times without an effect"
-        yield TraceEvent(stored.stalled.last_at, "sweeper", f"emitted again, {times}")
-    for case in stored.cases:
+    if rows.stalled:
+        times = f"{rows.stalled.stalls} times without an effect"
+        yield TraceEvent(rows.stalled.last_at, "sweeper", f"emitted again, {times}")
+    for case in rows.cases:
         word = "violation" if case.violation else "doubt"
         yield TraceEvent(case.seen_at, "reconcile", f"{word} {case.kind}: {case.detail}")
-    for action in stored.actions:
+    for action in rows.actions:
         yield TraceEvent(action.at, action.actor, f"{action.action}: “{action.because}”")
 
 
-def _payment_event(entry: PaymentEntry) -> TraceEvent:
-    text = f"{entry.kind} {entry.attempt_id}: {entry.status} {entry.amount}"
-    return TraceEvent(entry.at, "Payment", text)
-
-
-def _stock_event(entry: StockEntry) -> TraceEvent:
-    text = f"{entry.status} {entry.quantity} × product {entry.product_id}"
-    return TraceEvent(entry.at, "Inventory", text)
-
-
-def _waiting(stored: Stored) -> Iterator[str]:
+def _waiting(rows: OrderRows) -> Iterator[str]:
     """Yield what is still to happen."""
-    for row in stored.outbox:
+    for row in rows.outbox:
         yield f"{row.type} waits in the outbox since {row.created_at}"
-    for attempt in stored.attempts:
+    for attempt in rows.attempts:
         if attempt.outcome == "unknown":
             yield f"the outcome of {attempt.kind} {attempt.id} is not known"
-    for notification in stored.notifications:
+    for notification in rows.notifications:
         if not notification.sent_at and not notification.ended_at:
-            why = f": {notification.last_error}" if notification.last_error else ""
-            tries = f"tries so far: {notification.tries}{why}"
+            reason = f": {notification.last_error}" if notification.last_error else ""
+            tries = f"tries so far: {notification.tries}{reason}"
             yield f"{notification.template} is to be sent, {tries}"
-    if stored.order and _traced(stored.order).reservation == "held":
+    if rows.order and _traced(rows.order).reservation == "held":
         yield "Inventory holds the stock"
 
 
-def _needs(stored: Stored) -> Iterator[str]:
+def _needs(rows: OrderRows) -> Iterator[str]:
     """Yield what only a person can do: settle declined refunds, which are not tried again."""
-    for attempt in stored.attempts:
+    for attempt in rows.attempts:
         if attempt.kind == "refund" and attempt.reason == Reason.REFUND_DECLINED:
             yield (
                 f"a person, because Payment declined to refund {_money(attempt.amount)}: "

@@ -88,7 +88,7 @@ class ActionRow(msgspec.Struct, frozen=True):
     because: str
 
 
-class Stored(msgspec.Struct, frozen=True):
+class OrderRows(msgspec.Struct, frozen=True):
     """The rows of the database about an order."""
 
     order: JsonRow | None = None

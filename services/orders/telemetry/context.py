@@ -44,12 +44,12 @@ def accept(correlation_id: str | None, traceparent: str | None) -> tuple[Context
 
     The second value is whether the trace is the peer's.
     """
-    fresh = os.urandom(40).hex()  # one call to the kernel for all three ids
-    well_formed = correlation_id is not None and _CORRELATION_ID.match(correlation_id)
-    correlation = correlation_id if well_formed and correlation_id else fresh[:32]
+    random_hex = os.urandom(40).hex()  # one call to the kernel for all three ids
+    is_valid = correlation_id is not None and _CORRELATION_ID.match(correlation_id)
+    correlation = correlation_id if is_valid and correlation_id else random_hex[:32]
     match = _TRACEPARENT.match(traceparent) if traceparent else None
     if match is None:
-        return Context(correlation, fresh[32:64], fresh[64:], False), False
+        return Context(correlation, random_hex[32:64], random_hex[64:], False), False
     trace_id, span_id, flags = match.groups()
     return Context(correlation, trace_id, span_id, bool(int(flags, 16) & 1)), True
 

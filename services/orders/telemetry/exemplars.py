@@ -60,15 +60,15 @@ class Exemplars:
         self, metric: str, labels: Labels, bounds: Sequence[float], value: float, trace_id: str
     ) -> None:
         """Record the trace of an observation; costs microseconds, for sampled requests only."""
-        at, place = time.time(), bisect.bisect_left(bounds, value)
-        bound = bounds[place] if place < len(bounds) else float("inf")
+        now, index = time.time(), bisect.bisect_left(bounds, value)
+        bound = bounds[index] if index < len(bounds) else float("inf")
         bucket: str = floatToGoString(bound)  # type: ignore[no-untyped-call] # no types
         with self._lock:
             slot = self._slots.setdefault((metric, labels, bucket), len(self._slots))
-            if slot >= _SLOTS or at - self._written_at.get(slot, 0.0) < _EVERY_S:
+            if slot >= _SLOTS or now - self._written_at.get(slot, 0.0) < _EVERY_S:
                 return
-            self._written_at[slot] = at
-            line = msgspec.json.encode(ExemplarLine(metric, labels, bucket, value, trace_id, at))
+            self._written_at[slot] = now
+            line = msgspec.json.encode(ExemplarLine(metric, labels, bucket, value, trace_id, now))
             if len(line) <= _SLOT_BYTES:
                 begin = slot * _SLOT_BYTES
                 self._map[begin : begin + _SLOT_BYTES] = line.ljust(_SLOT_BYTES)
@@ -76,13 +76,13 @@ class Exemplars:
 
 def read(folder: Path) -> dict[Key, ExemplarLine]:
     """Return the newest exemplar of each bucket over all processes."""
-    newest: dict[Key, ExemplarLine] = {}
+    exemplars: dict[Key, ExemplarLine] = {}
     for path in folder.glob(f"{_PREFIX}*"):
         for line in _lines(path):
-            earlier = newest.get(line.key)
-            if earlier is None or earlier.at < line.at:
-                newest[line.key] = line
-    return newest
+            current = exemplars.get(line.key)
+            if current is None or current.at < line.at:
+                exemplars[line.key] = line
+    return exemplars
 
 
 def _lines(path: Path) -> Iterable[ExemplarLine]:

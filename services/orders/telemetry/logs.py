@@ -50,28 +50,32 @@ def configure(settings: LogSettings, process: str, *, descriptor: int = STDOUT) 
     console = settings.format == "console" or (
         settings.format == "auto" and _stream(descriptor).isatty()
     )
-    facts = _facts(process)
-    shared: list[Processor] = [facts]
+    add_facts = _facts(process)
+    processors: list[Processor] = [add_facts]
     level = _LEVELS[settings.level]
     logger = logging.getLogger("orders") if console else _Lines(_sinks(settings, descriptor))
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
+        processors=[*processors, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
         if console
-        else [*shared, _traceback, _render_json],
+        else [*processors, _traceback, _render_json],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_args: logger,
         cache_logger_on_first_use=True,
     )
-    handlers: list[logging.Handler] = [_terminal(shared, _stream(descriptor))] if console else []
-    _route_stdlib(settings, shared, handlers, _sinks(settings, descriptor)[1 if console else 0 :])
+    handlers: list[logging.Handler] = (
+        [_terminal(processors, _stream(descriptor))] if console else []
+    )
+    _route_stdlib(
+        settings, processors, handlers, _sinks(settings, descriptor)[1 if console else 0 :]
+    )
     global _write  # noqa: PLW0603 structlog's own configuration is the process's, too
-    _write = None if console else _writer(facts, level, logger)
+    _write = None if console else _writer(add_facts, level, logger)
 
 
-def _writer(facts: _Facts, level: int, lines: Any) -> Callable[[str, EventDict], None]:
+def _writer(add_facts: _Facts, level: int, lines: Any) -> Callable[[str, EventDict], None]:
     def write(method: str, event: EventDict) -> None:
         if _LEVELS[method] >= level:
-            lines.msg(_render_json(None, method, facts(None, method, event)))
+            lines.msg(_render_json(None, method, add_facts(None, method, event)))
 
     return write
 
@@ -109,10 +113,10 @@ def _facts(process: str) -> _Facts:
         event["Application"] = APPLICATION
         event["host"] = host
         event["process"] = process
-        now = context.current()
-        if now is not None:
-            event.setdefault("correlationId", now.correlation_id)
-            event.setdefault("traceId", now.trace_id)
+        ids = context.current()
+        if ids is not None:
+            event.setdefault("correlationId", ids.correlation_id)
+            event.setdefault("traceId", ids.trace_id)
         return event
 
     return add
@@ -150,9 +154,9 @@ class DailyFile:
         name = self._path.with_stem(f"{self._path.stem}-{today}")
         self._file = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         self._day = today
-        dated = self._path.with_stem(f"{self._path.stem}-[0-9]*-[0-9]*-[0-9]*")
-        for old in sorted(self._path.parent.glob(dated.name))[: -self._keep]:
-            old.unlink(missing_ok=True)
+        pattern = self._path.with_stem(f"{self._path.stem}-[0-9]*-[0-9]*-[0-9]*")
+        for path in sorted(self._path.parent.glob(pattern.name))[: -self._keep]:
+            path.unlink(missing_ok=True)
 
 
 class _Standard:
@@ -210,34 +214,34 @@ class _LineHandler(logging.Handler):
         self._lines.msg(self.format(record).encode() + b"\n")
 
 
-def _terminal(shared: list[Processor], stream: TextIO) -> logging.Handler:
-    terminal = logging.StreamHandler(stream)
+def _terminal(processors: list[Processor], stream: TextIO) -> logging.Handler:
+    handler = logging.StreamHandler(stream)
     renderer = structlog.dev.ConsoleRenderer(
         colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
-    terminal.setFormatter(_formatter(shared, renderer))
-    return terminal
+    handler.setFormatter(_formatter(processors, renderer))
+    return handler
 
 
 def _route_stdlib(
     settings: LogSettings,
-    shared: list[Processor],
+    processors: list[Processor],
     handlers: list[logging.Handler],
     sinks: list[Any],
 ) -> None:
     """Format the lines of libraries like ours; on a terminal, send ours through logging too."""
     if sinks:
         lines = _LineHandler(sinks)
-        lines.setFormatter(_formatter(shared, lambda *line: _render_json(*line)[:-1].decode()))
+        lines.setFormatter(_formatter(processors, lambda *line: _render_json(*line)[:-1].decode()))
         handlers.append(lines)
     logging.basicConfig(handlers=handlers, level=_LEVELS[settings.level], force=True)
     for name, level in _QUIET.items():
         logging.getLogger(name).setLevel(level)
 
 
-def _formatter(shared: list[Processor], renderer: Processor) -> logging.Formatter:
+def _formatter(processors: list[Processor], renderer: Processor) -> logging.Formatter:
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+        foreign_pre_chain=[*processors, structlog.stdlib.ExtraAdder()],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             _traceback,

@@ -136,5 +136,5 @@ def exemplar() -> dict[str, str] | None:
     The client library keeps exemplars only if one process exports its own metrics: in relay, worker
     and notifier. The api's are kept by `orders.telemetry.exemplars`.
     """
-    now = context.current()
-    return {"trace_id": now.trace_id} if now is not None and now.sampled else None
+    ids = context.current()
+    return {"trace_id": ids.trace_id} if ids is not None and ids.sampled else None

@@ -37,8 +37,8 @@ _UNSET: Final = Status(StatusCode.UNSET)
 class HashedOnce(Resource):
     """A resource that computes its hash once: the exporter needs it for each span."""
 
-    def __init__(self, of: Resource) -> None:
-        super().__init__(of.attributes, of.schema_url)
+    def __init__(self, resource: Resource) -> None:
+        super().__init__(resource.attributes, resource.schema_url)
         self._hash = super().__hash__()
 
     def __hash__(self) -> int:
@@ -153,9 +153,9 @@ class RecordedSpan(Span):
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         """Set the status. OK is final; an unset status changes nothing."""
-        new = status if isinstance(status, Status) else Status(status, description)
-        if not (self._status.status_code is StatusCode.OK or new.is_unset):
-            self._status = new
+        new_status = status if isinstance(status, Status) else Status(status, description)
+        if not (self._status.status_code is StatusCode.OK or new_status.is_unset):
+            self._status = new_status
 
     def record_exception(
         self,
@@ -167,12 +167,12 @@ class RecordedSpan(Span):
         """Add an exception's class as an event; its message and traceback may be private."""
         kind = type(exception)
         builtin = kind.__module__ == "builtins"
-        described = {
+        class_attributes = {
             "exception.type": kind.__qualname__
             if builtin
             else f"{kind.__module__}.{kind.__qualname__}"
         }
-        self.add_event("exception", described | dict(attributes or {}), timestamp)
+        self.add_event("exception", class_attributes | dict(attributes or {}), timestamp)
 
     def end(self, end_time: int | None = None) -> None:
         """End the span and pass it to the exporter; a second call does nothing."""

@@ -71,9 +71,9 @@ def _sampled_share(environ: Mapping[str, str]) -> float:
     Any sampler besides its three counts as unset, as OpenTelemetry demands.
     """
     sampler = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower()
-    fixed = _WHOLE_SHARES.get(sampler.removeprefix("parentbased_"))
-    if fixed is not None:
-        return fixed
+    whole_share = _WHOLE_SHARES.get(sampler.removeprefix("parentbased_"))
+    if whole_share is not None:
+        return whole_share
     text = environ.get("OTEL_TRACES_SAMPLER_ARG") or "1"
     with contextlib.suppress(ValueError):
         if 0 <= (share := float(text)) <= 1:

@@ -84,10 +84,10 @@ class Collector(PrometheusCollector):
         If the series disappeared instead, they could not show the outage.
         """
         self._rounds = 0
-        lost = [family for count in self._counts for family in count.lose()]
+        families = [family for count in self._counts for family in count.lose()]
         with self._lock:
             if self._families:
-                self._families = [*lost, self._lag()]
+                self._families = [*families, self._lag()]
 
     def clear(self) -> None:
         """Export no counts: another process exports them now, or this one cannot count."""
@@ -119,11 +119,11 @@ class Collector(PrometheusCollector):
         return [_in_state(self._by_status(counts)), _ages(ages)]
 
     def _lose_unfinished(self) -> list[Metric]:
-        lost = dict.fromkeys(map(str, sorted(ACTIVE)), NAN)
-        return [_in_state(self._by_status(lost)), _ages(lost)]
+        values = dict.fromkeys(map(str, sorted(ACTIVE)), NAN)
+        return [_in_state(self._by_status(values)), _ages(values)]
 
-    def _by_status(self, unfinished: dict[str, float]) -> dict[str, float]:
-        counts = self._ended | unfinished
+    def _by_status(self, active_counts: dict[str, float]) -> dict[str, float]:
+        counts = self._ended | active_counts
         return {status: counts[status] for status in Status}
 
     def _lag(self) -> Metric:
@@ -143,8 +143,8 @@ def _ended(pool: Pool) -> dict[str, float]:
 
 
 def _count_unknown(pool: Pool) -> list[Metric]:
-    [(unknown, age_s)] = pool.execute("count_unknown_payments", {})
-    return [_unknown(unknown), _unknown_age(age_s)]
+    [(count, age_s)] = pool.execute("count_unknown_payments", {})
+    return [_unknown(count), _unknown_age(age_s)]
 
 
 def _count_violations(pool: Pool) -> list[Metric]:

@@ -34,12 +34,12 @@ _log = structlog.get_logger()
 
 
 class WorkerPorts(msgspec.Struct, frozen=True):
-    """The dependencies of fulfilment; `changed` updates the cache with a new version."""
+    """The dependencies of fulfilment; `update_cache` updates the cache with a new version."""
 
     progress: Progress
     inventory: Inventory
     payment: Payment
-    changed: Callable[[Order], None]
+    update_cache: Callable[[Order], None]
 
 
 class Fulfilment:
@@ -47,10 +47,10 @@ class Fulfilment:
 
     def __init__(self, ports: WorkerPorts) -> None:
         self._ports = ports
-        self._transitions = Transitions(ports.progress, ports.changed)
+        self._transitions = Transitions(ports.progress, ports.update_cache)
         self._refunds = Refunds(ports.progress, ports.payment, self._transitions)
-        lost = LostCaptures(ports.payment, self._transitions)
-        self._stock = Stock(ports.progress, ports.inventory, lost)
+        lost_captures = LostCaptures(ports.payment, self._transitions)
+        self._stock = Stock(ports.progress, ports.inventory, lost_captures)
 
     def handle(self, message: Message) -> None:
         """Bring the order of a message to its end. Idempotent.
@@ -69,7 +69,7 @@ class Fulfilment:
     def _pursue(self, order_id: int, message_id: str) -> None:
         work = self._load(order_id, message_id)
         if work.order.version > 1:  # a process may have died between its commit and the cache
-            self._ports.changed(work.order)
+            self._ports.update_cache(work.order)
         for _ in range(_ROUNDS):
             if work.processed:
                 return
@@ -104,8 +104,8 @@ class Fulfilment:
             raise Permanent("an order in Charging has no attempt", reason="no_attempt")
         payment, order, key = self._ports.payment, work.order, str(work.attempt_id)
         # The attempt may have reached Payment before: ask for its outcome first.
-        earlier = payment.find(key, order.id, order.total) if work.attempt_may_be_known else None
-        answer = earlier or payment.capture(key, order.id, order.total, work.payment_method)
+        outcome = payment.find(key, order.id, order.total) if work.attempt_may_be_known else None
+        answer = outcome or payment.capture(key, order.id, order.total, work.payment_method)
         return self._commit(work, steps.decide_after_capture(work, answer))
 
     def _commit(self, work: Work, move: Move) -> Work | None:

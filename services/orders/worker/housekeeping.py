@@ -169,13 +169,13 @@ class _Purge:
         until_s = time.monotonic() + _SLICE_S
         while not stop.is_set():
             began_s = time.monotonic()
-            deleted = self._delete(pool)
-            if deleted < self._limit:
+            count = self._delete(pool)
+            if count < self._limit:
                 return True
             ended_s = time.monotonic()
-            in_time = self._limit * _STATEMENT_S / max(ended_s - began_s, 0.001)
+            rows = self._limit * _STATEMENT_S / max(ended_s - began_s, 0.001)
             # At most double the limit: the next statement may be slower than this one.
-            self._limit = int(min(max(in_time, _FEWEST), 2 * self._limit, _MOST))
+            self._limit = int(min(max(rows, _FEWEST), 2 * self._limit, _MOST))
             if ended_s > until_s:
                 return False
         return False

@@ -129,8 +129,8 @@ def _pool(settings: Settings) -> Pool:
     """
     database = settings.database
     size = max(database.pool_size, settings.worker.prefetch + 1)
-    sized = msgspec.structs.replace(database, pool_size=size)
-    return Pool(database.url, sized, "orders-worker")
+    pool_settings = msgspec.structs.replace(database, pool_size=size)
+    return Pool(database.url, pool_settings, "orders-worker")
 
 
 def _consumer(settings: Settings, servers: Servers, watches: Watches) -> Consumer:

@@ -61,7 +61,7 @@ class Upstreams(NamedTuple):
 def set_fulfilment(
     progress: ProgressSets,
     upstreams: Upstreams,
-    changed: Callable[[Sequence[Order]], None],
+    update_cache: Callable[[Sequence[Order]], None],
     *,
     size: int,
     watch: Watch,
@@ -69,4 +69,4 @@ def set_fulfilment(
     """Return the handler of sets of up to `size` orders."""
     calls: ParallelCalls[Task] = ParallelCalls(upstreams.width)
     order_calls = UpstreamOrderCalls(calls, upstreams.stock, upstreams.money)
-    return SetFulfilment(SetPorts(progress, calls, order_calls, changed), size, watch)
+    return SetFulfilment(SetPorts(progress, calls, order_calls, update_cache), size, watch)

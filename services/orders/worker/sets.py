@@ -90,12 +90,12 @@ class OrderCalls(Protocol):
 
 
 class SetPorts(msgspec.Struct, frozen=True):
-    """The dependencies of `SetFulfilment`; `changed` updates the cache with new versions."""
+    """The dependencies of `SetFulfilment`; `update_cache` updates the cache with new versions."""
 
     progress: ProgressSets
     calls: Calls
     order_calls: OrderCalls
-    changed: Callable[[Sequence[Order]], None]
+    update_cache: Callable[[Sequence[Order]], None]
 
 
 class Task:
@@ -200,8 +200,8 @@ class SetFulfilment:
 
     def _turn(self) -> None:
         """Take new messages, begin a statement if it is worth it, and take answers."""
-        later, self._later = self._later, []
-        for member in later:
+        members, self._later = self._later, []
+        for member in members:
             self._take(member)
         for member in self._source.take(self._room()):
             self._take(member)
@@ -213,9 +213,9 @@ class SetFulfilment:
 
     def _is_worth_a_statement(self) -> bool:
         """Return whether half a set waits for one statement, or an order has waited long enough."""
-        most = max(map(len, self._queues()))
-        enough = self._ports.calls.fresh <= 0 or time.monotonic() >= self._gather_until_s
-        return 2 * most >= self._size or (most > 0 and enough)
+        longest = max(map(len, self._queues()))
+        is_due = self._ports.calls.fresh <= 0 or time.monotonic() >= self._gather_until_s
+        return 2 * longest >= self._size or (longest > 0 and is_due)
 
     def _patience_s(self) -> float | None:
         """Return how long to wait for answers or the end of a statement; None: without limit."""
@@ -235,12 +235,12 @@ class SetFulfilment:
         upstreams more would find no connection in time. So the second set is taken while the first
         one gets its answers.
         """
-        in_hand = len(self._in_hand)
-        answered = len(self._moves) + len(self._settlements)
+        tasks = len(self._in_hand)
+        idle_tasks = len(self._moves) + len(self._settlements)
         if self._running is not None and not self._running[0].loads:
-            answered += len(self._running[0].tasks)
-        calls = in_hand - answered
-        return max(0, min(_SETS * self._size - in_hand - len(self._later), self._size - calls))
+            idle_tasks += len(self._running[0].tasks)
+        calls = tasks - idle_tasks
+        return max(0, min(_SETS * self._size - tasks - len(self._later), self._size - calls))
 
     def _has_new(self) -> bool:
         """Return whether there is an order to take."""
@@ -295,9 +295,9 @@ class SetFulfilment:
         def run() -> dict[int, Work]:
             works = self._ports.progress.load(messages)
             # Another process may have died between its commit and its write to the cache.
-            changed = [work.order for work in works.values() if work.order.version > 1]
-            if changed:
-                self._ports.changed(changed)
+            orders = [work.order for work in works.values() if work.order.version > 1]
+            if orders:
+                self._ports.update_cache(orders)
             return works
 
         return _Statement(tasks, run, functools.partial(self._loaded, tasks), loads=True)
@@ -330,16 +330,16 @@ class SetFulfilment:
                 for task, advance in zip(tasks, advances, strict=True):
                     if advance.context.sampled:
                         spans.push(_span(task, advance))
-                moved = self._ports.progress.advance(advances)
-            if moved:
-                self._ports.changed(list(moved.values()))
-            return moved
+                orders = self._ports.progress.advance(advances)
+            if orders:
+                self._ports.update_cache(list(orders.values()))
+            return orders
 
         return _Statement(tasks, run, functools.partial(self._advanced, entries))
 
-    def _advanced(self, entries: Sequence[tuple[Task, Move]], moved: dict[int, Order]) -> None:
+    def _advanced(self, entries: Sequence[tuple[Task, Move]], orders: dict[int, Order]) -> None:
         for task, move in entries:
-            order = moved.get(task.order_id)
+            order = orders.get(task.order_id)
             if order is None:
                 self._again(task)
                 continue
@@ -357,11 +357,11 @@ class SetFulfilment:
         run = functools.partial(self._ports.progress.settle, settlements)
         return _Statement(tasks, run, functools.partial(self._settled, tasks))
 
-    def _settled(self, tasks: Sequence[Task], settled: set[int]) -> None:
+    def _settled(self, tasks: Sequence[Task], order_ids: set[int]) -> None:
         for task in tasks:
-            if task.order_id not in settled:
+            if task.order_id not in order_ids:
                 self._again(task)
-        self._done([task for task in tasks if task.order_id in settled])
+        self._done([task for task in tasks if task.order_id in order_ids])
 
     def _has(self, task: Task) -> bool:
         return self._in_hand.get(task.order_id) is task
@@ -452,8 +452,8 @@ class SetFulfilment:
 
     def _failed(self, task: Task, error: Exception) -> None:
         # Other errors say nothing about the order: perhaps the call only found no connection.
-        about_it = isinstance(error, Permanent)
-        if about_it and task.member.run(quiet, task.member.message, error):
+        is_permanent = isinstance(error, Permanent)
+        if is_permanent and task.member.run(quiet, task.member.message, error):
             self._done([task])
             return
         # An outage that would pause the queue may end before the message is handled singly. So that
@@ -479,8 +479,8 @@ def _span(task: Task, advance: Advance) -> Any:
     block = task.member.run(tracing.span, "AdvanceOrder", attributes)
     task.member.run(block.__enter__)
 
-    def end(*raised: object) -> None:
-        task.member.run(block.__exit__, *raised)
+    def end(*exc_info: object) -> None:
+        task.member.run(block.__exit__, *exc_info)
 
     return end
 

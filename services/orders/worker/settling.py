@@ -76,8 +76,8 @@ class Refunds:
         )
         if self._transitions.commit(work, Event.REFUND_DECLINED, step):
             ORDER_REFUNDS.labels(AttemptOutcome.DECLINED).inc()
-            stuck = work.order.status is Status.REFUNDING
-            _log.error("refund.declined", orderId=work.order.id, refunding=stuck)
+            is_refunding = work.order.status is Status.REFUNDING
+            _log.error("refund.declined", orderId=work.order.id, refunding=is_refunding)
 
 
 class LostCaptures:
@@ -135,8 +135,8 @@ class Stock:
         status = self._inventory.commit(target(work))
         if status is ReservationStatus.COMMITTED:
             return self._progress.settle_stock(work, Reservation.COMMITTED, message_id)
-        now = self._progress.load(work.order.id, message_id)
-        if now is not None and now.order.version == work.order.version:
+        current = self._progress.load(work.order.id, message_id)
+        if current is not None and current.order.version == work.order.version:
             raise Permanent(
                 f"inventory has the stock of a paid order as {status}", reason="stock_lost"
             )
@@ -145,15 +145,17 @@ class Stock:
     def _return(self, work: Work) -> Reservation:
         """Release or return the stock; return its new state for the order."""
         inventory, reservation = self._inventory, target(work)
-        committed = work.reservation is Reservation.COMMITTED
-        status = inventory.give_back(reservation) if committed else inventory.release(reservation)
+        was_committed = work.reservation is Reservation.COMMITTED
+        status = (
+            inventory.give_back(reservation) if was_committed else inventory.release(reservation)
+        )
         if status is ReservationStatus.COMMITTED:  # a worker committed it before the cancellation
             status = inventory.give_back(reservation)
         elif status is ReservationStatus.RESERVED:
             status = inventory.release(reservation)
         if status is ReservationStatus.RETURNED:
             return Reservation.RETURNED
-        if status is ReservationStatus.UNKNOWN and committed:
+        if status is ReservationStatus.UNKNOWN and was_committed:
             raise Permanent("inventory does not know the stock of a paid order", reason="no_stock")
         if status in (ReservationStatus.RELEASED, ReservationStatus.UNKNOWN):
             return Reservation.RELEASED

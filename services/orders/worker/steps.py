@@ -38,13 +38,13 @@ def target(work: Work) -> Target:
 def decide_after_reserve(work: Work, answer: ReservationStatus | OutOfStock) -> Move:
     """Decide what follows from the answer to a reservation."""
     key = work.reservation_key
-    held = Step(reservation=Reservation.HELD, reservation_key=key)
+    step = Step(reservation=Reservation.HELD, reservation_key=key)
     if isinstance(answer, OutOfStock):
         # Recorded as held: a call that timed out, or one of another worker, may still arrive and
         # find stock. The release that follows makes Inventory refuse such a call.
-        return Move(Event.STOCK_REFUSED, held)
+        return Move(Event.STOCK_REFUSED, step)
     if answer in (ReservationStatus.RESERVED, ReservationStatus.COMMITTED):
-        return Move(Event.STOCK_RESERVED, held)
+        return Move(Event.STOCK_RESERVED, step)
     # The reservation was released before. Either the order was cancelled a moment ago, then this
     # commits nothing. Or it ended in work that a failover lost, and nobody was charged.
     return Move(Event.STOCK_GONE, Step(reservation=Reservation.RELEASED, reservation_key=key))
@@ -58,19 +58,19 @@ def start_charge(work: Work) -> Move:
 
 def decide_after_capture(work: Work, answer: Captured | Declined) -> Move:
     """Decide what follows from the outcome of an attempt."""
-    captured = isinstance(answer, Captured)
-    event = Event.PAYMENT_CAPTURED if captured else Event.PAYMENT_DECLINED
-    outcome = AttemptOutcome.APPROVED if captured else AttemptOutcome.DECLINED
+    is_captured = isinstance(answer, Captured)
+    event = Event.PAYMENT_CAPTURED if is_captured else Event.PAYMENT_DECLINED
+    outcome = AttemptOutcome.APPROVED if is_captured else AttemptOutcome.DECLINED
     return Move(event, Step(attempt=work.attempt_id, outcome=outcome))
 
 
 def transition_of(work: Work, event: Event) -> Transition:
     """Return the transition of an event. Raises Permanent if it has none in the order's status."""
     order = work.order
-    named = transition(order.status, event, cancel_requested=order.cancel_requested)
-    if named is None:
+    change = transition(order.status, event, cancel_requested=order.cancel_requested)
+    if change is None:
         raise Permanent(f"{event} has no effect in {order.status}", reason="no_transition")
-    return named
+    return change
 
 
 def is_open(work: Work) -> bool:
@@ -81,10 +81,10 @@ def is_open(work: Work) -> bool:
 
 
 class Transitions:
-    """Commits transitions; `changed` updates the cache with a new version."""
+    """Commits transitions; `update_cache` updates the cache with a new version."""
 
-    def __init__(self, progress: Progress, changed: Callable[[Order], None]) -> None:
-        self._progress, self._changed = progress, changed
+    def __init__(self, progress: Progress, update_cache: Callable[[Order], None]) -> None:
+        self._progress, self._update_cache = progress, update_cache
 
     def commit(self, work: Work, event: Event, step: Step) -> Work | None:
         """Commit a transition and `step` with it; None if another process changed the order."""
@@ -93,12 +93,12 @@ class Transitions:
         if ids is None:
             raise Permanent("a transition outside of any work", reason="no_transition")
         with tracing.span("AdvanceOrder", {"order.id": order.id, "order.status": change.to}):
-            moved = self._progress.advance(work, change, step, ids)
-        if moved is None:
+            new_version = self._progress.advance(work, change, step, ids)
+        if new_version is None:
             return None
-        self._changed(moved)
-        report(order.status, moved)
-        return work.after(moved, step)
+        self._update_cache(new_version)
+        report(order.status, new_version)
+        return work.after(new_version, step)
 
 
 def report(previous_status: Status, order: Order) -> None:

@@ -29,23 +29,23 @@ class Pace:
     def __init__(self) -> None:
         self.limit = _FEWEST
 
-    def adapt(self, emitted: int, moved: int) -> None:
+    def adapt(self, emitted_count: int, moved_count: int) -> None:
         """Set the limit from the last sweep: how many orders it emitted, and how many moved."""
-        if emitted == 0:
+        if emitted_count == 0:
             return
-        if moved >= emitted * _HELPS:
+        if moved_count >= emitted_count * _HELPS:
             self.limit = min(self.limit * 2, _MOST)
         else:
             self.limit = max(self.limit // 2, _FEWEST)
 
 
 class Sweeper:
-    """Emits stalled orders; `stopping` tells whether to end a sweep early."""
+    """Emits stalled orders; `must_stop` returns whether to end a sweep early."""
 
     def __init__(
-        self, pool: Pool, deadlines: dict[Status, Deadline], stopping: Callable[[], bool]
+        self, pool: Pool, deadlines: dict[Status, Deadline], must_stop: Callable[[], bool]
     ) -> None:
-        self._pool, self._stopping = pool, stopping
+        self._pool, self._must_stop = pool, must_stop
         self._pace = Pace()
         self._last: list[Row] = []  # (order id, version) of the last sweep
         self._table = {
@@ -60,22 +60,22 @@ class Sweeper:
     def sweep(self) -> bool:
         """Emit the orders that are due, oldest first; false if it was stopped. Raises Transient."""
         self._adapt()
-        emitted: list[Row] = []
-        stopped = False
-        while len(emitted) < self._pace.limit:
-            stopped = self._stopping()
-            if stopped:
+        emitted_rows: list[Row] = []
+        is_stopped = False
+        while len(emitted_rows) < self._pace.limit:
+            is_stopped = self._must_stop()
+            if is_stopped:
                 break
-            batch = min(_BATCH, self._pace.limit - len(emitted))
+            batch = min(_BATCH, self._pace.limit - len(emitted_rows))
             rows = self._pool.execute("emit_stalled", {**self._table, "limit": batch})
-            emitted += rows
+            emitted_rows += rows
             if len(rows) < batch:
                 break
-        self._last = emitted
-        if emitted:
-            ORDERS_STALLED.inc(len(emitted))
-            _log.warning("order.stalled", orders=len(emitted), first=emitted[0][0])
-        return not stopped
+        self._last = emitted_rows
+        if emitted_rows:
+            ORDERS_STALLED.inc(len(emitted_rows))
+            _log.warning("order.stalled", orders=len(emitted_rows), first=emitted_rows[0][0])
+        return not is_stopped
 
     def _adapt(self) -> None:
         if not self._last:
@@ -83,7 +83,7 @@ class Sweeper:
         sample = self._last[:1000]
         arguments = {"orders": [row[0] for row in sample], "versions": [row[1] for row in sample]}
         try:
-            [(moved,)] = self._pool.execute("count_moved", arguments)
+            [(moved_count,)] = self._pool.execute("count_moved", arguments)
         except Transient:  # sweep even if this count fails
-            moved = 0
-        self._pace.adapt(len(sample), moved)
+            moved_count = 0
+        self._pace.adapt(len(sample), moved_count)
