@@ -19,7 +19,7 @@ from integration.shop import Shop
 from integration.stores import cancellations_on, orders_on, refund_requests_on
 from integration.world import World
 from loadtest.repeating import Repeating
-from orders.database import connection, promotion, roles
+from orders.database import connection, roles
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate
 from orders.database.notifications import ClaimResult, Notifications
@@ -47,30 +47,40 @@ PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 IDS = context.accept("test", None)[0]
 
 # Which process runs which statement of `sql/`. A new statement must be named here.
+EVERY_PROCESS = "check_pooled_session check_session find_timeline ping"
+OWNER = """
+    close_queue_notification find_schema list_granted_objects list_invalid_indexes list_privileges
+    list_roles run_queue_notification_as_owner take_lock
+"""
 RUNS = {
     "api": """
         accept_order accept_orders announce_unmarked cancel_order find_account find_answer
         find_order find_position list_history list_orders request_refund sample_primary
-        sample_replica
+        sample_replica wake_relay
     """,
-    "relay": "count_outbox delete_outbox find_last_outbox set_relay_idle take_outbox",
+    "relay": """
+        count_outbox delete_outbox end_silent_leader find_last_outbox set_relay_idle take_lock
+        take_outbox
+    """,
     "worker": """
-        advance_order advance_orders count_ended count_moved count_stuck count_unfinished
-        count_unknown_payments count_violations emit_stalled estimate_ended estimate_orders
-        load_work load_works mark_processed purge_idempotency_keys purge_processed_messages
-        purge_stalled_orders sample_primary sample_replica settle_stock settle_stocks start_refund
+        advance_order advance_orders advance_sequences count_ended count_moved count_stuck
+        count_unfinished count_unknown_payments count_violations emit_stalled end_silent_leader
+        estimate_ended estimate_orders load_work load_works mark_processed purge_idempotency_keys
+        purge_processed_messages purge_stalled_orders record_promotion sample_primary
+        sample_replica set_relay_idle settle_stock settle_stocks start_refund take_lock wake_relay
     """,
     "notifier": """
         claim_due_notifications claim_order_notification claim_order_notifications
         count_notifications queue_notification settle_notification settle_notifications
     """,
     "support": """
-        accept_violations advance_order begin_action begin_reconciliation count_young
-        describe_action find_attempt find_evidence find_watermark forget_under_way list_cases
-        list_existing list_notifications list_stuck list_under_way list_violations load_work
-        move_watermark next_orders note_suspects note_under_way note_unnotified reconcile_orders
-        reconcile_payments reconcile_stock record_action record_case refresh_unnotified
-        resend_notifications settled_letters trace_order
+        accept_violations advance_order advance_sequences begin_action begin_reconciliation
+        count_young describe_action end_silent_leader find_attempt find_evidence find_watermark
+        forget_under_way list_cases list_existing list_notifications list_stuck list_under_way
+        list_violations load_work move_watermark next_orders note_suspects note_under_way
+        note_unnotified reconcile_orders reconcile_payments reconcile_stock record_action
+        record_case record_promotion refresh_unnotified resend_notifications set_relay_idle
+        settled_letters take_lock trace_order wake_relay
     """,
     "reader": "list_history list_stuck count_stuck list_violations",
 }
@@ -227,13 +237,14 @@ Connect = Callable[[str], Session]
 def test_every_statement_is_run_by_some_process() -> None:
     files = resources.files("orders.database").joinpath("sql").iterdir()
     names = {file.name.removesuffix(".sql") for file in files}
-    assert names == {name for listed in RUNS.values() for name in listed.split()}
+    listed = [EVERY_PROCESS, OWNER, *RUNS.values()]
+    assert names == {name for statements in listed for name in statements.split()}
 
 
 @pytest.mark.parametrize("process", roles.PROCESSES)
 def test_a_process_may_run_its_statements(process: str, connect: Connect) -> None:
     session = connect(process)
-    for name in RUNS[process].split():
+    for name in f"{EVERY_PROCESS} {RUNS[process]}".split():
         explain(session, name)  # checks the privileges of every table of the statement
 
 
@@ -413,9 +424,11 @@ def test_the_elected_worker_sweeps_counts_and_deletes(services: Services) -> Non
 def test_sequences_are_set_ahead_after_a_promotion(services: Services, process: str) -> None:
     settings = services.logins.settings(process)
     with closing(connection.connect(connection.sessions(settings), settings, "test")) as session:
-        assert session.execute(promotion._RECORD, (f"of {process}", time.time_ns(), 10)).fetchall()
-        ahead: dict[str, int] = dict(session.execute(promotion._SET_AHEAD, (10,)).fetchall())
-        session.execute(promotion._WAKE)
+        recorded = {"system": f"of {process}", "timeline": time.time_ns(), "skip": 10}
+        assert session.execute(statement("record_promotion"), recorded).fetchall()
+        advanced = session.execute(statement("advance_sequences"), {"skip": 10})
+        ahead: dict[str, int] = dict(advanced.fetchall())
+        session.execute(statement("set_relay_idle"), {"idle": True})
     assert set(ahead) == {"operator_actions_id_seq", "orders_id_seq", "outbox_seq_seq"}
 
 

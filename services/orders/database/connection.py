@@ -37,6 +37,7 @@ from orders.database.statements import (
     ServerAway,
     columns_of,
     row_maker,
+    statement,
 )
 from orders.errors import SettingError
 from orders.settings import DatabaseSettings
@@ -44,29 +45,6 @@ from orders.settings import DatabaseSettings
 NO_STANDBY: Final = (
     "ORDERS_DATABASE_DURABILITY is synchronous, but the server names no synchronous standby"
 )
-_STANDBYS: Final = b"""
-    SELECT
-        current_setting('synchronous_standby_names'),
-        EXISTS (
-            SELECT FROM pg_stat_activity
-            WHERE usename = current_user AND wait_event = 'SyncRep'
-        )
-"""
-_CHECK: Final = """
-    SELECT
-        current_setting('plan_cache_mode'), current_setting('synchronous_standby_names'),
-        ARRAY(
-            SELECT pid FROM pg_stat_activity
-            WHERE pid = ANY(%s::integer[]) AND wait_event = 'SyncRep'
-        ),
-        pg_postmaster_start_time()::text
-"""
-# The server's timeline. A server of another make may not tell it.
-_TIMELINE: Final = """
-    SELECT
-        (SELECT system_identifier FROM pg_control_system()),
-        ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint
-"""
 
 # How much longer than statement_timeout the client waits: a healthy server answers within it.
 DEADLINE_MARGIN_S: Final = 2.0
@@ -376,7 +354,7 @@ class Connection(psycopg.Connection[TupleRow]):
 
     def _check(self, server: Server, session: Mapping[str, str]) -> None:
         [(plans, standbys, waiting, self.instance)] = self.execute(
-            _CHECK, (server.abandoned,), prepare=False
+            statement("check_session"), {"abandoned": server.abandoned}, prepare=False
         ).fetchall()
         if plans != session["plan_cache_mode"]:
             raise SessionRefused(f"{POOLER}: {server.advice}")
@@ -389,7 +367,9 @@ class Connection(psycopg.Connection[TupleRow]):
 
     def _follow(self, server: Server) -> None:
         try:
-            [(system, timeline)] = self.execute(_TIMELINE, prepare=False).fetchall()
+            [(system, timeline)] = self.execute(
+                statement("find_timeline"), prepare=False
+            ).fetchall()
         except (psycopg.ProgrammingError, psycopg.NotSupportedError):
             return  # no right to query it, or a server of another make
         server.follow(system, timeline)
@@ -500,7 +480,8 @@ class PooledConnection(Connection):
         formats = {name: session[name] for name in ("datestyle", "timezone")}
         self._local = set_config(session, local=True)
         super().execute(set_config(formats, local=False))
-        [(standbys, waiting)] = super().execute(_STANDBYS, prepare=False).fetchall()
+        check = statement("check_pooled_session")
+        [(standbys, waiting)] = super().execute(check, prepare=False).fetchall()
         if server.synchronous and not standbys:
             raise SessionRefused(NO_STANDBY)
         if server.abandoned:  # the pooler's numbers of sessions are not the server's

@@ -5,27 +5,14 @@ from typing import Final
 import structlog
 
 from orders.database.connection import SESSION, SILENCE_S, Connection, connect, sessions
-from orders.database.statements import translated
+from orders.database.statements import statement, translated
 from orders.settings import DatabaseSettings
 
 RELAY: Final = 0x72656C61  # "rela"
 HOUSEKEEPING: Final = 0x686F7573  # "hous"
 RECONCILIATION: Final = 0x7265636F  # "reco"
-_log = structlog.get_logger()
-
-
-# `query_start` and `state_change` are times of the server's clock. A process may end the sessions
-# of its own role. This is for sessions that idle_session_timeout does not end, because they are not
-# idle: their clients do not read their answers.
-_LEAD: Final = "SELECT pg_try_advisory_lock(%s)"
-_END_SILENT: Final = """
-    SELECT pg_terminate_backend(pid)
-    FROM pg_locks JOIN pg_stat_activity USING (pid)
-    WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND objid::bigint = %s
-    AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND greatest(query_start, state_change) < clock_timestamp() - make_interval(secs => %s)
-"""
 _GRACE_S: Final = 2
+_log = structlog.get_logger()
 
 
 def lead(session: Connection, lock: int, silence_s: int = SILENCE_S) -> bool:
@@ -34,10 +21,11 @@ def lead(session: Connection, lock: int, silence_s: int = SILENCE_S) -> bool:
     Trying again and again instead of waiting in the server: a statement that waits holds back the
     clean-up of every table. Raises psycopg's errors.
     """
-    row = session.execute(_LEAD, (lock,)).fetchone()
+    row = session.execute(statement("take_lock"), {"lock": lock}).fetchone()
     if row and row[0]:
         return True
-    for _ in session.execute(_END_SILENT, (lock, silence_s + _GRACE_S)):
+    arguments = {"lock": lock, "silence_s": silence_s + _GRACE_S}
+    for _ in session.execute(statement("end_silent_leader"), arguments):
         _log.warning("leadership.silent_leader_ended")
     return False
 

@@ -18,18 +18,11 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 
 from orders.database import roles
 from orders.database.connection import Connection, Server, connect, sessions
-from orders.database.statements import translated
+from orders.database.statements import statement, translated
 from orders.errors import Permanent, Transient
 from orders.settings import DatabaseSettings
 
 _LOCK: Final = 0x6F726465  # "orde": one migration of this database at a time
-# Indexes of ours that a build left behind; names that end so belong to a REINDEX of another user.
-_INVALID: Final = r"""
-SELECT i.indexrelid::regclass::text
-FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
-WHERE NOT i.indisvalid AND c.relnamespace = current_schema::regnamespace
-AND c.relname !~ '_cc(new|old)\d*$'
-"""
 _TABLE: Final = "_yoyo_migration"  # its own default
 _ASK_S: Final = 0.5
 # A statement may take as long as it takes. But an ALTER TABLE that waits behind a long reader makes
@@ -106,7 +99,7 @@ def _lock(session: Connection) -> None:
     the very migration that it waits for would wait for that.
     """
     while True:
-        row = session.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()
+        row = session.execute(statement("take_lock"), {"lock": _LOCK}).fetchone()
         if row and row[0]:
             return
         time.sleep(_ASK_S)
@@ -169,7 +162,7 @@ def _apply_step(backend: "_Backend", step: "yoyo.migrations.StepBase") -> None:
 def _drop_invalid(backend: "_Backend") -> None:
     """Drop invalid indexes of failed builds: they slow writes, and no read can use them."""
     with contextlib.suppress(psycopg.Error):  # the next run drops it, if the server is gone
-        for (name,) in backend.execute(_INVALID).fetchall():
+        for (name,) in backend.execute(statement("list_invalid_indexes")).fetchall():
             backend.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
 
 

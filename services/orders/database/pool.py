@@ -42,10 +42,6 @@ from orders.errors import OrdersError
 from orders.settings import DatabaseSettings
 from orders.watch import step
 
-_PING: Final = (
-    b"SELECT current_setting('transaction_read_only'), current_setting('synchronous_standby_names')"
-)
-
 # A request does not wait for a server that is known to be down: a meinheld process serves one at a
 # time. Not zero: a connection that is free is taken.
 _NO_WAIT_S: Final = 0.01
@@ -55,8 +51,6 @@ _QUIET_S: Final = 0.5
 _HEARTBEAT_S: Final = 3.0
 _EXAMINED_EVERY_S: Final = 2.0
 _LIFETIME_S: Final = 1800.0
-# The setting holds for this transaction. What a crash forgets, the relay's next look finds.
-NOTIFY: Final = b"SELECT set_config('synchronous_commit', 'off', true), pg_notify('outbox', '')"
 # A relay that was woken looks again every few milliseconds for longer than this.
 _APART_S: Final = 0.04
 _log = structlog.get_logger()
@@ -265,7 +259,7 @@ class Pool:
 
     def _notify(self) -> None:
         with self.connection() as connection:
-            connection.execute(NOTIFY)
+            connection.execute(statement("wake_relay"))
 
     def ping(self) -> None:
         """Ask the server a question.
@@ -281,7 +275,7 @@ class Pool:
         return time.monotonic() - self._passed_at_s
 
     def _examine(self, connection: Connection) -> None:
-        [(read_only, standbys)] = connection.execute(_PING).fetchall()
+        [(read_only, standbys)] = connection.execute(statement("ping")).fetchall()
         if self._writes and read_only == "on":
             raise ReadOnly(READ_ONLY, retry_after_s=1)
         if self._server.synchronous and not standbys:

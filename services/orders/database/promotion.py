@@ -11,33 +11,13 @@ from typing import Final
 import msgspec
 
 from orders.database.connection import READ_ONLY, connect, sessions
-from orders.database.statements import translated
+from orders.database.statements import statement, translated
 from orders.errors import OrdersError, Transient
 from orders.settings import DatabaseSettings
 
 # More than the old primary can have assigned unseen: a thousand orders a second for a quarter of
 # an hour. An id may have 16 digits, so this can be done nine billion times.
 SKIP: Final = 1_000_000
-
-_WHERE: Final = """
-    SELECT
-        (SELECT system_identifier FROM pg_control_system())::text,
-        ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint
-"""
-_RECORD: Final = """
-    INSERT INTO promotions (system_identifier, timeline, skipped) VALUES (%s, %s, %s)
-    ON CONFLICT DO NOTHING RETURNING true
-"""
-_SET_AHEAD: Final = """
-    SELECT
-        sequencename,
-        setval(format('%%I.%%I', schemaname, sequencename)::regclass, coalesce(last_value, 0) + %s)
-    FROM pg_sequences
-    WHERE schemaname = current_schema() AND data_type = 'bigint'::regtype
-    ORDER BY sequencename
-"""
-# Who notified before may have asked for silence in a commit that is lost, or that is not.
-_WAKE: Final = "UPDATE relay_wakeup SET idle = true"
 
 
 class Promotion(msgspec.Struct, frozen=True):
@@ -68,10 +48,13 @@ def follow_up(settings: DatabaseSettings, skip: int = SKIP) -> Promotion:
             ) from error
         raise
     with closing(session), translated(), session.transaction():
-        [(system, timeline)] = session.execute(_WHERE).fetchall()
+        [(system, timeline)] = session.execute(statement("find_timeline")).fetchall()
+        arguments = {"system": str(system), "timeline": timeline, "skip": skip}
         first = timeline == 1  # as initdb made it
-        if first or not session.execute(_RECORD, (system, timeline, skip)).fetchall():
+        if first or not session.execute(statement("record_promotion"), arguments).fetchall():
             return Promotion(timeline, {})
-        sequences: dict[str, int] = dict(session.execute(_SET_AHEAD, (skip,)).fetchall())
-        session.execute(_WAKE)
+        advanced = session.execute(statement("advance_sequences"), {"skip": skip})
+        sequences: dict[str, int] = dict(advanced.fetchall())
+        # Whether the relay asked to be woken may be among the lost commits.
+        session.execute(statement("set_relay_idle"), {"idle": True})
         return Promotion(timeline, sequences)

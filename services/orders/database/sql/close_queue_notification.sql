@@ -1,0 +1,1 @@
+REVOKE ALL ON FUNCTION queue_notification() FROM PUBLIC
