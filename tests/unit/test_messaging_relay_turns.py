@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from orders.domain import events
-from orders.relay.outbox import Row
+from orders.relay.outbox import OutboxRow
 from orders.relay.turns import Turns
 
 HOT, OTHER = 1, 2
@@ -24,19 +24,21 @@ class Clock:
         return self.now_s
 
 
-def row(seq: int, customer: int | None = HOT, kind: str = events.CREATED, at_s: float = 0.0) -> Row:
+def row(
+    seq: int, customer: int | None = HOT, kind: str = events.CREATED, at_s: float = 0.0
+) -> OutboxRow:
     """Return a row of the order that has the same number."""
     body = {"orderId": seq, "version": 1, "status": "Pending"}
     named = body if customer is None else body | {"userId": customer}
-    return Row(
+    return OutboxRow(
         seq, f"id-{seq}", str(seq), kind, msgspec.json.encode(named).decode(), None, None, at_s
     )
 
 
-def ended(order: int, kind: str = events.COMPLETED, at_s: float = 0.0) -> Row:
+def ended(order: int, kind: str = events.COMPLETED, at_s: float = 0.0) -> OutboxRow:
     body = msgspec.json.encode({"orderId": order, "version": 4, "status": "Completed"}).decode()
     seq = next(_later)
-    return Row(seq, f"end-{seq}", str(order), kind, body, None, None, at_s)
+    return OutboxRow(seq, f"end-{seq}", str(order), kind, body, None, None, at_s)
 
 
 def shared(limit: int, workers: Callable[[], int] = lambda: 1, clock: Clock | None = None) -> Turns:
@@ -46,7 +48,7 @@ def shared(limit: int, workers: Callable[[], int] = lambda: 1, clock: Clock | No
     return turns
 
 
-def numbers(rows: list[Row]) -> list[int]:
+def numbers(rows: list[OutboxRow]) -> list[int]:
     return [row.seq for row in rows]
 
 
@@ -225,10 +227,10 @@ def test_rows_that_name_no_customer_never_wait() -> None:
     """Those of the previous release, those of other types, and those that nobody can read."""
     turns = shared(10)
     turns.take([row(seq) for seq in range(11)])
-    unreadable = Row(900, "id-900", "900", events.CREATED, "[]", None, None, 0)
+    unreadable = OutboxRow(900, "id-900", "900", events.CREATED, "[]", None, None, 0)
     others = [row(seq, None) for seq in range(100, 120)]
     deep = '{"x":' + "[" * 5_000 + "]" * 5_000 + ',"userId":1}'
-    nested = Row(901, "id-901", "901", events.CREATED, deep, None, None, 0)
+    nested = OutboxRow(901, "id-901", "901", events.CREATED, deep, None, None, 0)
     others += [row(200, HOT, events.STALLED), row(201, HOT, events.REFUND_DUE), unreadable, nested]
     assert turns.take(others) == others
 
@@ -279,7 +281,7 @@ class Shop:
                 self._begin(self.turns.take(rows), few=False)
             self._begin(self.turns.due(100), few=False)
 
-    def _begin(self, rows: list[Row], *, few: bool) -> None:
+    def _begin(self, rows: list[OutboxRow], *, few: bool) -> None:
         for each in rows:
             took_s = self.alone_s * (1 + self.slower * len(self.under_way))
             self.under_way.append((self.clock.now_s + took_s, each.seq, few))

@@ -6,15 +6,15 @@ from pika import BasicProperties
 
 from orders.domain import events
 from orders.messaging.publisher import Outgoing, PublishOutcome
-from orders.relay.outbox import Row
+from orders.relay.outbox import OutboxRow
 from orders.relay.window import Holds, RowsUnderWay
 
 A = ("a", "order-processing")
 PROCESSING, NOTIFICATIONS = "order-processing", "order-notifications"
 
 
-def row(seq: int, aggregate_id: str, kind: str = events.CREATED) -> Row:
-    return Row(seq, f"id-{seq}", aggregate_id, kind, "{}", None, None, 0)
+def row(seq: int, aggregate_id: str, kind: str = events.CREATED) -> OutboxRow:
+    return OutboxRow(seq, f"id-{seq}", aggregate_id, kind, "{}", None, None, 0)
 
 
 def settle(window: RowsUnderWay, outcome: PublishOutcome, *seqs: int) -> None:

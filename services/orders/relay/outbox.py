@@ -39,7 +39,7 @@ _WHOLE_EVERY_S: Final = 5.0
 _LONGEST_ID: Final = 19  # digits of a bigint; Python refuses to parse thousands of digits
 
 
-class Row(msgspec.Struct, frozen=True, eq=False, gc=False):
+class OutboxRow(msgspec.Struct, frozen=True, eq=False, gc=False):
     """An outbox row: a message that has to be published."""
 
     seq: int
@@ -144,7 +144,7 @@ class Outbox:
         if time.monotonic() - self._spoke_at_s > _SPEAK_S:
             self._run(b"SELECT 1", {})
 
-    def take(self, limit: int, selection: Selection) -> list[Row]:
+    def take(self, limit: int, selection: Selection) -> list[OutboxRow]:
         """Return the oldest rows of a selection, in order.
 
         Most queries begin above the rows deleted long ago. PostgreSQL may not be able to vacuum
@@ -161,7 +161,7 @@ class Outbox:
             "held_types": list(selection.held_types),
             "limit": limit,
         }
-        rows = [Row(*row) for row in self._rows("take_outbox", values)]
+        rows = [OutboxRow(*row) for row in self._rows("take_outbox", values)]
         if selection.whole:
             last = rows[-1].seq if rows else 0
             self._floor.record_query(floor, began_s, time.monotonic(), last)
@@ -171,7 +171,7 @@ class Outbox:
         """Return the largest `seq`; 0 for an empty outbox."""
         return int(str(self._rows("find_last_outbox", {})[0][0]))
 
-    def delete(self, rows: Sequence[Row]) -> None:
+    def delete(self, rows: Sequence[OutboxRow]) -> None:
         """Delete rows that the broker has. Idempotent."""
         arguments = {"seqs": [row.seq for row in rows], "ids": [row.id for row in rows]}
         self._run(statement("delete_outbox"), arguments)

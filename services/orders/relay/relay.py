@@ -26,7 +26,7 @@ from orders.relay.metrics import (
     OUTBOX_SHARE,
     RELAY_LEADING,
 )
-from orders.relay.outbox import UNKNOWN, Outbox, OutboxBacklog, Row
+from orders.relay.outbox import UNKNOWN, Outbox, OutboxBacklog, OutboxRow
 from orders.relay.turns import Turns
 from orders.relay.window import Ended, Holds, Lanes, Reading, RowsUnderWay, lane_of, place_of
 from orders.settings import DatabaseSettings, RelaySettings
@@ -169,7 +169,7 @@ class Relay:
             self._tell_writers(session, idle=False)
         return len(rows), len(admitted)
 
-    def _in_turn(self, rows: Sequence[Row]) -> list[Row]:
+    def _in_turn(self, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
         """Return the rows to publish now, from those just read and those parked."""
         # While their queue refuses new orders, the rows read are those that try it again, so park
         # none of them.
@@ -179,7 +179,7 @@ class Relay:
             unparked += self._turns.due(self._settings.batch)
         return unparked
 
-    def _publish(self, rows: Sequence[Row]) -> None:
+    def _publish(self, rows: Sequence[OutboxRow]) -> None:
         """Publish rows. One that cannot be made a message is refused at once and waits alone."""
         messages = []
         for row in rows:
@@ -246,7 +246,7 @@ class Relay:
             again_in_s = self._hold(row, outcome)
             _log.warning("message.not_published", outcome=outcome, again_in_s=again_in_s, **facts)
 
-    def _hold(self, row: Row, outcome: PublishOutcome) -> float:
+    def _hold(self, row: OutboxRow, outcome: PublishOutcome) -> float:
         """Hold the rows that would fail as this one did; return for how many seconds."""
         waits_s = []
         if outcome in _REFUSALS:
@@ -291,7 +291,7 @@ class _Gauges:
         return UNKNOWN if self._backlog is None or late_s > _FRESH_S else self._backlog
 
 
-def _message(row: Row) -> Outgoing:
+def _message(row: OutboxRow) -> Outgoing:
     """Return a row's message. If the request was sampled, a new span continues its trace."""
     if row.traceparent is None or not row.traceparent.endswith(_SAMPLED):
         return _outgoing(row, row.traceparent)
@@ -309,7 +309,7 @@ def _exemplar(ended: Sequence[Ended]) -> dict[str, str] | None:
     return {"trace_id": traceparent[3:35]} if traceparent else None
 
 
-def _outgoing(row: Row, traceparent: str | None) -> Outgoing:
+def _outgoing(row: OutboxRow, traceparent: str | None) -> Outgoing:
     properties = envelope.properties(
         row.id,
         row.type,

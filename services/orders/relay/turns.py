@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from orders.domain import events
 from orders.messaging.envelope import FEW, Customer, customer_of
-from orders.relay.outbox import Row
+from orders.relay.outbox import OutboxRow
 
 # While only one customer has orders, the limit is multiplied by this. Then no worker waits for the
 # relay, and another customer who comes waits only for the work of a fraction of a second.
@@ -56,7 +56,7 @@ _ENDS: Final = frozenset({events.COMPLETED, events.FAILED, events.CANCELLED})
 
 
 class _Parked(NamedTuple):
-    row: Row
+    row: OutboxRow
     since_s: float
 
 
@@ -157,7 +157,7 @@ class Turns:
         """Return the `seq` of each parked row above `after`, which must not be read again."""
         return self._seqs[bisect.bisect_right(self._seqs, after) :]
 
-    def take(self, rows: Sequence[Row], *, park: bool = True) -> list[Row]:
+    def take(self, rows: Sequence[OutboxRow], *, park: bool = True) -> list[OutboxRow]:
         """Return the rows to publish now, of those just read, and park the others.
 
         Without `park`, return all of them.
@@ -168,7 +168,7 @@ class Turns:
         self._expire(now_s)
         return [row for row in rows if not self._parks(row, now_s, park=park)]
 
-    def due(self, most: int) -> list[Row]:
+    def due(self, most: int) -> list[OutboxRow]:
         """Return up to `most` parked rows whose turn has come."""
         if not self._seqs:
             return []
@@ -176,7 +176,7 @@ class Turns:
         limits = self._limits(now_s)
         self._expire(now_s)
         all_may = limits.full == 0 or now_s - self._moved_s > _STALLED_S
-        rows: list[Row] = []
+        rows: list[OutboxRow] = []
         # A customer whose turn has not come gets none later in this call: ask each only once.
         customers = collections.deque(self._parked)
         while customers and len(rows) < most:
@@ -205,7 +205,7 @@ class Turns:
         limit = limits.full if waited_s > _FULL_AFTER_S else limits.shared
         return len(self._under_way) < limit or self._counts[customer] < FEW or waited_s > _LONGEST_S
 
-    def _parks(self, row: Row, now_s: float, *, park: bool) -> bool:
+    def _parks(self, row: OutboxRow, now_s: float, *, park: bool) -> bool:
         order_id = row.aggregate_id
         if row.type in _ENDS:
             self._end(row, now_s)
@@ -225,7 +225,7 @@ class Turns:
         bisect.insort(self._seqs, row.seq)
         return True
 
-    def _released(self, customer: Customer, now_s: float) -> Row:
+    def _released(self, customer: Customer, now_s: float) -> OutboxRow:
         waiting = self._parked[customer]
         row = waiting.popleft().row
         if not waiting:
@@ -235,7 +235,7 @@ class Turns:
         self._begin(row, customer, now_s, is_few=False)
         return row
 
-    def _begin(self, row: Row, customer: Customer, now_s: float, *, is_few: bool) -> None:
+    def _begin(self, row: OutboxRow, customer: Customer, now_s: float, *, is_few: bool) -> None:
         if self._latest not in (None, customer):
             self._shared_s = now_s
         self._latest = customer
@@ -245,7 +245,7 @@ class Turns:
         self._under_way[row.aggregate_id] = order
         self._counts[customer] += 1
 
-    def _end(self, row: Row, now_s: float) -> None:
+    def _end(self, row: OutboxRow, now_s: float) -> None:
         if row.seq > self._last_end:  # a row whose queue refuses it is read again and again
             self._last_end, self._moved_s = row.seq, now_s
         order = self._under_way.pop(row.aggregate_id, None)

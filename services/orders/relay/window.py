@@ -19,7 +19,7 @@ import msgspec
 
 from orders.messaging.publisher import Outgoing, PublishOutcome
 from orders.relay.metrics import OUTBOX_HELD
-from orders.relay.outbox import Floor, Outbox, Row, Selection
+from orders.relay.outbox import Floor, Outbox, OutboxRow, Selection
 from orders.relay.turns import Turns
 from orderservice_topology import topology
 
@@ -69,7 +69,7 @@ def types_of(lane: str) -> Types:
     return tuple(name for name, lane_name in _LANES.items() if lane_name == lane) or (lane,)
 
 
-def place_of(row: Row) -> AggregateLane:
+def place_of(row: OutboxRow) -> AggregateLane:
     """Return the order and lane of a row; rows with equal results must keep their sequence."""
     return row.aggregate_id, lane_of(row.type)
 
@@ -77,7 +77,7 @@ def place_of(row: Row) -> AggregateLane:
 class Ended(msgspec.Struct, frozen=True, eq=False):
     """A row whose publication has ended."""
 
-    row: Row
+    row: OutboxRow
     outcome: PublishOutcome
 
 
@@ -152,15 +152,15 @@ class RowsUnderWay:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._changed = threading.Condition()  # guards all below
-        self._rows: dict[object, Row] = {}  # until `forget`: they were deleted, or put off
+        self._rows: dict[object, OutboxRow] = {}  # until `forget`: they were deleted, or put off
         self._places: set[AggregateLane] = set()
         self._ended: list[Ended] = []
         self._heard_s: dict[str, float] = {}  # by lane: when an answer came or none was expected
         self._wanted = -1
 
-    def admit(self, rows: Sequence[Row]) -> list[Row]:
+    def admit(self, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
         """Add the first row of each place that has none under way; return the added rows."""
-        admitted: dict[AggregateLane, Row] = {}
+        admitted: dict[AggregateLane, OutboxRow] = {}
         with self._changed:
             for row in rows:
                 if (place := place_of(row)) not in self._places:
@@ -177,7 +177,7 @@ class RowsUnderWay:
         with self._changed:
             self._end([Ended(self._rows[outgoing.key], outcome) for outgoing in batch])
 
-    def refuse(self, row: Row) -> None:
+    def refuse(self, row: OutboxRow) -> None:
         """End a row that cannot be made a message, and so was never published."""
         with self._changed:
             self._end([Ended(row, PublishOutcome.UNENCODABLE)])
@@ -299,7 +299,7 @@ class Reading:
         self._passed = 0  # every row up to this one was read
         self._from_start_at_s = 0.0
 
-    def next(self, outbox: Outbox, limit: int) -> list[Row]:
+    def next(self, outbox: Outbox, limit: int) -> list[OutboxRow]:
         """Return up to `limit` rows of open lanes, oldest first, and some of each lane on trial."""
         rows = self._on_trial(outbox)
         self._closed = self._lanes.closed(self._window.by_lane()) | self._window.silent_lanes()
@@ -309,8 +309,8 @@ class Reading:
         """Return whether the last query returned rows of a lane."""
         return lane not in self._closed
 
-    def _on_trial(self, outbox: Outbox) -> list[Row]:
-        rows: list[Row] = []
+    def _on_trial(self, outbox: Outbox) -> list[OutboxRow]:
+        rows: list[OutboxRow] = []
         for lane, number in self._lanes.trying(self._window.by_lane()):
             tried = outbox.take(number, self._selection(only=types_of(lane)))
             rows += tried
@@ -318,7 +318,7 @@ class Reading:
                 self._lanes.open(lane)  # no row is left that could be refused
         return rows
 
-    def _open(self, outbox: Outbox, limit: int, closed: list[str]) -> list[Row]:
+    def _open(self, outbox: Outbox, limit: int, closed: list[str]) -> list[OutboxRow]:
         if not closed:
             self._passed, self._from_start_at_s = 0, 0.0
             return self._all(outbox, limit)
@@ -338,7 +338,7 @@ class Reading:
         self._from_start_at_s = ended_s + pause_s
         return rows
 
-    def _all(self, outbox: Outbox, limit: int) -> list[Row]:
+    def _all(self, outbox: Outbox, limit: int) -> list[OutboxRow]:
         if not self._turns.parked:
             self._floor = None
             return outbox.take(limit, self._selection())
