@@ -44,9 +44,9 @@ class Misplaced(Exception):
 def versions() -> dict[str, str]:
     """Return the version at each place. Raises Misplaced."""
     return {
-        f"{file}: {before.strip()}": _match(file, (ROOT / file).read_text(), before).group()
-        for file, befores in PLACES.items()
-        for before in befores
+        f"{file}: {prefix.strip()}": _match(file, (ROOT / file).read_text(), prefix).group()
+        for file, prefixes in PLACES.items()
+        for prefix in prefixes
     }
 
 
@@ -59,17 +59,17 @@ def released(version: str, day: str) -> dict[Path, str]:
 
 def _replaced(file: str, version: str) -> str:
     text = (ROOT / file).read_text()
-    for before in PLACES[file]:
-        match = _match(file, text, before)
+    for prefix in PLACES[file]:
+        match = _match(file, text, prefix)
         text = text[: match.start()] + version + text[match.end() :]
     return text
 
 
-def _match(file: str, text: str, before: str) -> re.Match[str]:
-    start = text.find(before) + len(before)
+def _match(file: str, text: str, prefix: str) -> re.Match[str]:
+    start = text.find(prefix) + len(prefix)
     match = _VERSION.match(text, start)
-    if text.count(before) != 1 or match is None:
-        raise Misplaced(f"{file}: expected one version after {before.strip()!r}")
+    if text.count(prefix) != 1 or match is None:
+        raise Misplaced(f"{file}: expected one version after {prefix.strip()!r}")
     return match
 
 

@@ -92,7 +92,7 @@ def operator() -> Schema:
 def environment(definition: str) -> Schema:
     """Return the schema of orderservice-environment; `definition` is the CRD, for `spec`."""
     server = {"enabled": BOOLEAN, "image": REFERENCE, "resources": RESOURCES}
-    place = closed(key=TEXT, property=TEXT, version=TEXT)
+    entry = closed(key=TEXT, property=TEXT, version=TEXT)
     return _root(
         nameOverride=SERVICE_NAME | {"maxLength": 40},
         fullnameOverride=SERVICE_NAME | {"maxLength": 40},
@@ -127,7 +127,7 @@ def environment(definition: str) -> Schema:
             refreshInterval=TEXT,
             secrets={
                 "type": "object",
-                "additionalProperties": {"type": "object", "additionalProperties": place},
+                "additionalProperties": {"type": "object", "additionalProperties": entry},
             },
         ),
         loadTest=closed(
@@ -155,29 +155,29 @@ def spec(definition: str) -> Schema:
 def _closed(source: Schema, *, element: bool = False) -> Schema:
     """Return a part of the CRD's schema; `element`: of a list, where the chart fills nothing in."""
     copied = ("type", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "maxItems")
-    closed = {key: source[key] for key in copied if key in source}
+    schema = {key: source[key] for key in copied if key in source}
     if element and "required" in source:
-        closed["required"] = source["required"]
+        schema["required"] = source["required"]
     if "x-kubernetes-int-or-string" in source:
-        closed["type"] = ["integer", "string"]
+        schema["type"] = ["integer", "string"]
     if "x-kubernetes-preserve-unknown-fields" in source:
         return {"type": "object"}
     if "properties" in source:
-        parts = source["properties"].items()
-        closed["properties"] = {key: _closed(part, element=element) for key, part in parts}
-        closed["additionalProperties"] = False
+        members = source["properties"].items()
+        schema["properties"] = {key: _closed(member, element=element) for key, member in members}
+        schema["additionalProperties"] = False
     elif isinstance(source.get("additionalProperties"), dict):
-        closed["additionalProperties"] = _closed(source["additionalProperties"], element=True)
+        schema["additionalProperties"] = _closed(source["additionalProperties"], element=True)
     if "items" in source:
-        closed["items"] = _closed(source["items"], element=True)
-    return closed
+        schema["items"] = _closed(source["items"], element=True)
+    return schema
 
 
 def _root(**properties: Schema) -> Schema:
     # Helm puts `global` into the values of every chart, an umbrella chart its condition `enabled`.
     common = {"commonLabels": TEXTS, "commonAnnotations": TEXTS, "enabled": BOOLEAN}
     schema = closed(**properties, **common, **{"global": ANYTHING})
-    members = {name: _nullable(part) for name, part in schema["properties"].items()}
+    members = {name: _nullable(member) for name, member in schema["properties"].items()}
     return {"$schema": _DRAFT} | schema | {"properties": members}
 
 
@@ -191,7 +191,7 @@ def _nullable(schema: Schema) -> Schema:
         nullable["enum"] = [*schema["enum"], None]
     if "properties" in schema:
         members = schema["properties"].items()
-        nullable["properties"] = {name: _nullable(part) for name, part in members}
+        nullable["properties"] = {name: _nullable(member) for name, member in members}
     if isinstance(schema.get("additionalProperties"), dict):
         nullable["additionalProperties"] = _nullable(schema["additionalProperties"])
     return nullable

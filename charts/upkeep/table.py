@@ -31,7 +31,7 @@ def markdown(values: str) -> str:
 
 def rows(values: str) -> Iterator[Row]:
     """Yield a row for every commented key. Raises Undocumented for a value without one."""
-    loaded = yaml.safe_load(values)
+    defaults = yaml.safe_load(values)
     path: list[str] = []
     comment: list[str] = []
     inside = -1  # the indentation of a commented key: what is below is its default
@@ -45,7 +45,7 @@ def rows(values: str) -> Iterator[Row]:
             path[depth:] = [match[2]]
             inside = depth if comment else -1
             if comment:
-                yield Row(".".join(path), _default(loaded, path), " ".join(comment))
+                yield Row(".".join(path), _default(defaults, path), " ".join(comment))
             elif match[3].strip():
                 raise Undocumented(f"{'.'.join(path)} has no comment")
             comment = []
@@ -53,8 +53,8 @@ def rows(values: str) -> Iterator[Row]:
             comment = []
 
 
-def _default(loaded: Any, path: list[str]) -> str:
+def _default(value: Any, path: list[str]) -> str:
     for key in path:
-        loaded = loaded[key]
-    text = yaml.safe_dump(loaded, default_flow_style=True, width=10_000).strip()
+        value = value[key]
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000).strip()
     return text.removesuffix("\n...").removesuffix("...").strip()

@@ -159,8 +159,8 @@ def _placed(builder: build.Dashboard, dashboard: Dashboard) -> build.Dashboard:
         for line in _lines(row.panels):
             left, height = 0, max(HEIGHT[panel.kind] for panel in line)
             for panel in line:
-                place = models.GridPos(height, panel.width, left, top)
-                builder.with_panel(_panel(panel).id(number).grid_pos(place))
+                position = models.GridPos(height, panel.width, left, top)
+                builder.with_panel(_panel(panel).id(number).grid_pos(position))
                 left, number = left + panel.width, number + 1
             top += height
     return builder
@@ -169,7 +169,7 @@ def _placed(builder: build.Dashboard, dashboard: Dashboard) -> build.Dashboard:
 def _lines(panels: tuple[Panel, ...]) -> Iterator[list[Panel]]:
     line: list[Panel] = []
     for panel in panels:
-        if sum(one.width for one in line) + panel.width > COLUMNS:
+        if sum(item.width for item in line) + panel.width > COLUMNS:
             yield line
             line = []
         line.append(panel)

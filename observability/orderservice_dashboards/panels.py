@@ -102,10 +102,10 @@ def rate(metric: str, by: str, *matchers: str) -> str:
     return f"sum by ({by}) (rate({of(metric, *matchers)}[$__rate_interval]))"
 
 
-def share(metric: str, by: str, every: tuple[str, ...], some: str) -> str:
-    """Return an expression for the share of events that match `some`; 0 if none does."""
-    total = rate(metric, by, *every)
-    return f"({rate(metric, by, *every, some)} or {total} * 0) / {total}"
+def share(metric: str, by: str, matchers: tuple[str, ...], matcher: str) -> str:
+    """Return an expression for the share of events that match `matcher`; 0 if none does."""
+    total = rate(metric, by, *matchers)
+    return f"({rate(metric, by, *matchers, matcher)} or {total} * 0) / {total}"
 
 
 def quantile(q: float, metric: str, by: str = "", *matchers: str) -> str:

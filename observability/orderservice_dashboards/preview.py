@@ -71,12 +71,12 @@ class Source:
         """Return the present values of an expression."""
         return self._ask("query", expression, time=self.until)
 
-    def _ask(self, endpoint: str, expression: str, **more: float) -> list[Json]:
-        query: dict[str, str | float] = dict(more)
-        filled = expression.replace("$__range", self._range)
+    def _ask(self, endpoint: str, expression: str, **parameters: float) -> list[Json]:
+        query: dict[str, str | float] = dict(parameters)
+        text = expression.replace("$__range", self._range)
         for variable, value in CHOSEN.items():
-            filled = filled.replace(variable, value)
-        query["query"] = filled
+            text = text.replace(variable, value)
+        query["query"] = text
         reply = self._session.get(f"{self._url}/api/v1/{endpoint}", params=query, timeout=30)
         reply.raise_for_status()
         results: list[Json] = reply.json()["data"]["result"]
@@ -105,12 +105,12 @@ def drawn(board: Json, source: Source) -> Figure:
     label = f"preview, drawn by matplotlib from the data of a run, {shown_at:%Y-%m-%d %H:%M} UTC"
     figure.text(0.99, 1 - 0.9 / rows, label, size=9, color="#8a8f98", ha="right", style="italic")
     for panel in board["panels"]:
-        place = panel["gridPos"]
-        top = 1 - (place["y"] + 2) / rows
+        position = panel["gridPos"]
+        top = 1 - (position["y"] + 2) / rows
         if panel["type"] == "row":
             figure.text(0.01, top - 0.75 / rows, panel["title"], size=11, color="#5a6070")
             continue
-        left, width, height = place["x"] / 24, place["w"] / 24, place["h"] / rows
+        left, width, height = position["x"] / 24, position["w"] / 24, position["h"] / rows
         _panel(figure, panel, (left + 0.004, top - height, width - 0.008, height * 0.97), source)
     return figure
 
@@ -150,12 +150,12 @@ def _timeseries(figure: Figure, panel: Json, box: Box, source: Source) -> None:
         (name, [(at, float(value)) for at, value in sample["values"]])
         for name, sample in _results(panel, source.series)
     ]
-    most = _lines(axes, drawn_series)
+    maximum = _lines(axes, drawn_series)
     unit = panel["fieldConfig"]["defaults"]["unit"]
     for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]:
-        if step["value"] is not None and 0 < step["value"] <= most * 1.6:
+        if step["value"] is not None and 0 < step["value"] <= maximum * 1.6:
             axes.axhline(step["value"], color=COLOURS[step["color"]], linestyle="--", linewidth=0.9)
-    top = most * 1.12 if most > 0 else 1.0
+    top = maximum * 1.12 if maximum > 0 else 1.0
     axes.set_ylim(bottom=-top / 40, top=top)  # a line at nought shows
     axes.set_xlim(*_times([source.since, source.until]))
     clock = dates.DateFormatter("%H:%M")  # type: ignore[no-untyped-call]
@@ -171,16 +171,16 @@ def _timeseries(figure: Figure, panel: Json, box: Box, source: Source) -> None:
 
 
 def _lines(axes: Any, drawn_series: list[tuple[str, list[tuple[float, float]]]]) -> float:
-    most = 0.0
+    maximum = 0.0
     for number, (_, points) in enumerate(drawn_series):
         finite = [(at, value) for at, value in points if abs(value) < float("inf")]
-        most = max([most, *(value for _, value in finite if value == value)])  # noqa: PLR0124 NaN
+        maximum = max([maximum, *(value for _, value in finite if value == value)])  # noqa: PLR0124 NaN
         colour = LINES[number % len(LINES)]
         values = [value for _, value in finite]
         axes.plot(_times([at for at, _ in finite]), values, color=colour, linewidth=1.1)
     if not any(points for _, points in drawn_series):
         axes.text(0.5, 0.5, "no data here", ha="center", color="#8a8f98", transform=axes.transAxes)
-    return most
+    return maximum
 
 
 def _legend(axes: Any, drawn_series: list[tuple[str, Any]]) -> None:
@@ -206,17 +206,17 @@ def _times(moments: list[float]) -> list[Any]:
 def _stat(figure: Figure, panel: Json, box: Box, source: Source) -> None:
     left, bottom, width, height = box
     results = [(name, float(sample["value"][1])) for name, sample in _results(panel, source.now)]
-    shown = results or [("", float("nan"))]
+    values = results or [("", float("nan"))]
     defaults = panel["fieldConfig"]["defaults"]
-    for number, (name, value) in enumerate(shown):
-        share = width / len(shown)
+    for number, (name, value) in enumerate(values):
+        share = width / len(values)
         axes = figure.add_axes((left + number * share, bottom, share * 0.97, height * 0.97))
         axes.set_axis_off()
         steps = defaults["thresholds"]["steps"]
         colour = _coloured(value, steps) if len(steps) > 1 else LINES[0]
         box_of = Rectangle((0, 0), 1, 1, color=colour, transform=axes.transAxes)
         axes.add_patch(box_of)
-        size = 17 if len(shown) < 4 else 12
+        size = 17 if len(values) < 4 else 12
         text = _worded(value, defaults)
         axes.text(
             0.5, 0.57, text, ha="center", va="center", size=size, color="white", weight="bold"
@@ -249,8 +249,8 @@ def _table(figure: Figure, panel: Json, box: Box, source: Source) -> None:
     results = [sample["metric"] for _, sample in _results(panel, source.now)]
     columns = sorted({label for labels in results for label in labels})
     for number, row in enumerate([dict(zip(columns, columns, strict=True)), *results][:8]):
-        for place, label in enumerate(columns):
-            at = (place / max(len(columns), 1), 0.95 - number * 0.12)
+        for column, label in enumerate(columns):
+            at = (column / max(len(columns), 1), 0.95 - number * 0.12)
             weight = "bold" if number == 0 else "normal"
             axes.text(*at, str(row.get(label, "")), size=8, color=INK, weight=weight, va="top")
 

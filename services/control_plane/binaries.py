@@ -117,8 +117,8 @@ def build(*groups: str) -> list[Path]:
 
 
 def _cache(module: str) -> Path:
-    named = ("go.mod", "go.sum", _COLLECTOR)
-    paths = [_MODULES / module / name for name in named]
+    names = ("go.mod", "go.sum", _COLLECTOR)
+    paths = [_MODULES / module / name for name in names]
     content = b"".join(path.read_bytes() for path in paths if path.is_file())
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "orderservice-control-plane" / hashlib.sha256(content).hexdigest()[:16]

@@ -72,9 +72,9 @@ def down() -> None:
 
 def run() -> None:
     """Run a control plane until a signal comes. Raises Broken."""
-    ended = threading.Event()
+    end = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda *_: end.set())
     folder().mkdir(parents=True, exist_ok=True)
     with _held():
         plane = ControlPlane(find(), folder() / "plane")
@@ -83,7 +83,7 @@ def run() -> None:
             sys.stdout.write(f"export KUBECONFIG={plane.kubeconfig}\n")
             sys.stdout.flush()
             (folder() / "ready").touch()
-            ended.wait()
+            end.wait()
         finally:
             plane.stop()
             (folder() / "ready").unlink(missing_ok=True)

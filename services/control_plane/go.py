@@ -36,7 +36,7 @@ def environment() -> dict[str, str]:
 def _version(program: str) -> tuple[int, ...]:
     text = subprocess.run([program, "version"], capture_output=True, text=True, check=True).stdout
     match = re.search(r"go(\d+)\.(\d+)(?:\.(\d+))?", text)
-    return tuple(int(part or 0) for part in match.groups()) if match else (0,)
+    return tuple(int(number or 0) for number in match.groups()) if match else (0,)
 
 
 def _fetched() -> Path:

@@ -242,7 +242,7 @@ class ControlPlane:
             )
         self._processes[name] = process
 
-    def _wait(self, path: str, part: str) -> None:
+    def _wait(self, path: str, component: str) -> None:
         end = time.monotonic() + _READY_S
         with self.session() as session:
             while time.monotonic() < end:
@@ -257,7 +257,7 @@ class ControlPlane:
                 except (requests.ConnectionError, requests.Timeout):
                     pass  # not listening yet, or busy
                 time.sleep(0.1)
-        raise Broken(f"{part} is not ready:\n{self._log(part)}")
+        raise Broken(f"{component} is not ready:\n{self._log(component)}")
 
     def _log(self, name: str) -> str:
         return tail(self.folder / f"{name}.log")

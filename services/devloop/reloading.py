@@ -37,10 +37,10 @@ def put_copy(folder: Path) -> None:
     spec = find_spec(_MAIN)
     if spec is None or spec.origin is None or folder.exists():
         return
-    package, part = Path(spec.origin).parent, folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(package, part / _MAIN, ignore=shutil.ignore_patterns("__pycache__"))
-    part.rename(folder)
+    package, scratch = Path(spec.origin).parent, folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(package, scratch / _MAIN, ignore=shutil.ignore_patterns("__pycache__"))
+    scratch.rename(folder)
 
 
 def command_of(arguments: list[str], debug_port: str | None) -> list[str]:

@@ -105,16 +105,16 @@ def fingerprint() -> str:
 
 def set_up(output: Report) -> None:
     """Delete the environment and create it again."""
-    began = time.monotonic()
+    start = time.monotonic()
     version = ".".join(map(str, sys.version_info[:3]))
     output.event("environment", "making", None, f".venv with Python {version}")
     make_environment()
     install_tools()
-    output.event("environment", "installing", time.monotonic() - began, "requirements.lock")
+    output.event("environment", "installing", time.monotonic() - start, "requirements.lock")
     install_packages(output)
     # The repository's packages and the command `orders`.
     run(uv("--offline", "--no-deps", "--no-build-isolation", "--editable", str(REPOSITORY)))
-    output.event("environment", "ready", time.monotonic() - began)
+    output.event("environment", "ready", time.monotonic() - start)
 
 
 def make_environment() -> None:
@@ -140,8 +140,8 @@ def install_tools() -> None:
 
 def install_packages(output: Report) -> None:
     """Install the lock: meinheld from our own wheel, the rest from uv's cache or the index."""
-    rest = lock_without_meinheld()
-    install = ["--no-deps", "--require-hashes", "-r", str(rest)]
+    lock = lock_without_meinheld()
+    install = ["--no-deps", "--require-hashes", "-r", str(lock)]
     if not succeeds(uv("--offline", *install)):
         run(uv(*install))
     wheels = compiled(output).glob("*.whl")
@@ -266,9 +266,9 @@ def succeeds(argv: list[str]) -> bool:
 def variables() -> dict[str, str]:
     """Return our environment, with pip's settings (mirror, certificates) translated for uv."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    for theirs, ours in (("PIP_INDEX_URL", "UV_DEFAULT_INDEX"), ("PIP_CERT", "SSL_CERT_FILE")):
-        if theirs in environment:
-            environment.setdefault(ours, environment[theirs])
+    for pip_name, uv_name in (("PIP_INDEX_URL", "UV_DEFAULT_INDEX"), ("PIP_CERT", "SSL_CERT_FILE")):
+        if pip_name in environment:
+            environment.setdefault(uv_name, environment[pip_name])
     return environment
 
 
@@ -294,13 +294,13 @@ class Fetch:
 
     def fetch(self) -> None:
         """Fetch the packages. A failure is only reported: not every command needs a broker."""
-        began = time.monotonic()
+        start = time.monotonic()
         try:
             rabbitmq.RELEASE.fetch()
         except (debian.FetchFailed, OSError) as error:
             self.output.event("rabbitmq", "failed", None, str(error))
         else:
-            self.output.event("rabbitmq", "fetched", time.monotonic() - began)
+            self.output.event("rabbitmq", "fetched", time.monotonic() - start)
 
 
 if __name__ == "__main__":

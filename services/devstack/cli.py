@@ -44,7 +44,12 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = command_line.add_subparsers(required=True, metavar="VERB")
-    add(verbs, "up", lambda _, loaded: foreground.up(loaded), "run in the foreground until Ctrl-C")
+    add(
+        verbs,
+        "up",
+        lambda _, stack_settings: foreground.up(stack_settings),
+        "run in the foreground until Ctrl-C",
+    )
     for verb in VERBS:
         add_component_verb(verbs, verb)
     add(verbs, "status", status, "show every component")
@@ -97,40 +102,40 @@ def add_demo(verbs: Any) -> None:
     command.add_argument("--url", help="gateway [the local stack's]")
 
 
-def start_or_stop(args: argparse.Namespace, loaded: Settings) -> int:
+def start_or_stop(args: argparse.Namespace, stack_settings: Settings) -> int:
     """Start or stop the whole stack, or one component of it."""
     if args.component:
-        return one(args, loaded)
-    return detached.start(loaded) if args.verb == "start" else detached.stop(loaded)
+        return one(args, stack_settings)
+    return detached.start(stack_settings) if args.verb == "start" else detached.stop(stack_settings)
 
 
-def one(args: argparse.Namespace, loaded: Settings) -> int:
+def one(args: argparse.Namespace, stack_settings: Settings) -> int:
     """Send an action for one component to the running stack."""
-    control.ask(loaded.state, verb=args.verb, component=args.component)
+    control.ask(stack_settings.state, verb=args.verb, component=args.component)
     return 0
 
 
-def status(_: argparse.Namespace, loaded: Settings) -> int:
+def status(_: argparse.Namespace, stack_settings: Settings) -> int:
     """Print the table; return 0 if all are ready, 1 if one is not, 3 if no stack runs."""
     try:
-        answered = control.ask(loaded.state, verb="status")
+        reply = control.ask(stack_settings.state, verb="status")
     except control.NotRunning as error:
         print(error)
         return NOT_RUNNING
-    print(report.table(tuple(row) for row in answered["rows"]))
-    unready = answered["unready"]
+    print(report.table(tuple(row) for row in reply["rows"]))
+    unready = reply["unready"]
     if unready:
         states = ", ".join(f"{name} is {state}" for name, state in unready.items())
         print(f"devstack: not everything is ready: {states}", file=sys.stderr)
     return 1 if unready else 0
 
 
-def show_logs(args: argparse.Namespace, loaded: Settings) -> int:
+def show_logs(args: argparse.Namespace, stack_settings: Settings) -> int:
     """Print the end of each log."""
-    return logs.show(loaded.state / "logs", args.component, args.lines, follow=args.follow)
+    return logs.show(stack_settings.state / "logs", args.component, args.lines, follow=args.follow)
 
 
-def show_demo(args: argparse.Namespace, loaded: Settings) -> int:
+def show_demo(args: argparse.Namespace, stack_settings: Settings) -> int:
     """Run the demo; return 1 if an order was refused or did not end."""
     from rich.console import Console
 
@@ -138,7 +143,7 @@ def show_demo(args: argparse.Namespace, loaded: Settings) -> int:
 
     url, authority = args.url, None
     if not url:
-        url, authority = gateway_of_running(loaded)
+        url, authority = gateway_of_running(stack_settings)
     plan = demo.Plan(
         url=url.rstrip("/"),
         authority=authority,
@@ -150,14 +155,14 @@ def show_demo(args: argparse.Namespace, loaded: Settings) -> int:
     return demo.run(plan, Console())
 
 
-def gateway_of_running(loaded: Settings) -> tuple[str, Path | None]:
+def gateway_of_running(stack_settings: Settings) -> tuple[str, Path | None]:
     """Return the address of the running stack's gateway, and the authority to verify it with.
 
     The stack itself reports whether it uses TLS: it may have been started from another shell.
     """
-    variables = control.ask(loaded.state, verb="environment")["environment"]
-    running = replace(loaded, tls=variables.get("DEVSTACK_TLS") == "1")
-    return running.gateway_url, tls.authority_file(running) if running.tls else None
+    variables = control.ask(stack_settings.state, verb="environment")["environment"]
+    actual = replace(stack_settings, tls=variables.get("DEVSTACK_TLS") == "1")
+    return actual.gateway_url, tls.authority_file(actual) if actual.tls else None
 
 
 def positive(text: str) -> float:
@@ -176,42 +181,42 @@ def share(text: str) -> float:
     return number
 
 
-def observe(_: argparse.Namespace, loaded: Settings) -> int:
+def observe(_: argparse.Namespace, stack_settings: Settings) -> int:
     """Start Prometheus and Alertmanager in the running stack, fetching them if needed."""
     from devstack.packages import prometheus
     from devstack.servers.prometheus import OPERATOR_ABSENT
 
-    control.ask(loaded.state, verb="status")
+    control.ask(stack_settings.state, verb="status")
     if not prometheus.RELEASE.cached():
         print("fetching Prometheus and Alertmanager: Debian packages, 30 MB, once", flush=True)
         prometheus.RELEASE.fetch()
     for component in ("alertmanager", "prometheus"):
-        rows = control.ask(loaded.state, verb="start", component=component)["rows"]
+        rows = control.ask(stack_settings.state, verb="start", component=component)["rows"]
         if [component, "ready"] not in (row[:2] for row in rows):
-            raise control.Refused(f"{component} did not start: see {loaded.state / 'logs'}")
-    left_out = OPERATOR_ABSENT if loaded.rules == settings.RULES else ""
-    print(report.observed(loaded.ports, loaded.rules, left_out))
+            raise control.Refused(f"{component} did not start: see {stack_settings.state / 'logs'}")
+    left_out = OPERATOR_ABSENT if stack_settings.rules == settings.RULES else ""
+    print(report.observed(stack_settings.ports, stack_settings.rules, left_out))
     return 0
 
 
-def clean_state(_: argparse.Namespace, loaded: Settings) -> int:
+def clean_state(_: argparse.Namespace, stack_settings: Settings) -> int:
     """Remove the state folder of a stack that does not run."""
-    state.clean(loaded.state)
-    print(f"removed {loaded.state}")
+    state.clean(stack_settings.state)
+    print(f"removed {stack_settings.state}")
     return 0
 
 
-def environment(_: argparse.Namespace, loaded: Settings) -> int:
+def environment(_: argparse.Namespace, stack_settings: Settings) -> int:
     """Print `export` lines with which you can run a service or tool against the stack.
 
     The running stack provides them, because its ports may differ from those of this environment.
     """
     try:
-        variables = control.ask(loaded.state, verb="environment")["environment"]
+        variables = control.ask(stack_settings.state, verb="environment")["environment"]
     except control.NotRunning as error:
         print(f"devstack: {error}; these are the addresses that it would have", file=sys.stderr)
-        state.make(loaded.state)
-        variables = stack.environment(loaded, state.load_secrets(loaded.state))
+        state.make(stack_settings.state)
+        variables = stack.environment(stack_settings, state.load_secrets(stack_settings.state))
     for name, value in {**variables, "PYTHONPATH": str(settings.SOURCE)}.items():
         print(f"export {name}={shlex.quote(value)}")
     return 0

@@ -97,14 +97,14 @@ class Demo:
             f'"total":{order.total_cents / 100:.2f},"paymentMethod":"{order.payment_method}"}}'
         )
         headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid4())}
-        began = order.placed_at = time.monotonic()
+        start = order.placed_at = time.monotonic()
         try:
             url = f"{self.plan.url}/api/orders"
             answer = self.http.request("POST", url, body=body, headers=headers, timeout=TIMEOUT)
         except urllib3.exceptions.HTTPError as error:
             order.status, order.reason = "refused", str(error)
             return
-        order.post_s = time.monotonic() - began
+        order.post_s = time.monotonic() - start
         result = msgspec.json.decode(answer.data)
         if answer.status == 202:
             order.order_id, order.status = result["orderId"], result["status"]
@@ -127,10 +127,10 @@ class Demo:
 
     def place_all(self) -> None:
         """POST at the planned rate."""
-        began = time.monotonic()
+        start = time.monotonic()
         with ThreadPoolExecutor(POSTERS) as posters:
             for number, order in enumerate(self.orders):
-                delay_s = began + number / self.plan.rate - time.monotonic()
+                delay_s = start + number / self.plan.rate - time.monotonic()
                 if self.giving_up.wait(max(0.0, delay_s)):
                     return
                 posters.submit(self.place, order)
@@ -166,8 +166,8 @@ def note(order: Order, view: View) -> None:
 def due(order: Order) -> bool:
     """Return whether to poll an order now: often at first, then more slowly."""
     age_s = time.monotonic() - order.placed_at
-    allowed = min(POLLS_PER_ORDER, 1 + int(age_s / POLL_S / (1 + age_s / 20)))
-    return order.accepted and not order.ended and order.polls < allowed
+    limit = min(POLLS_PER_ORDER, 1 + int(age_s / POLL_S / (1 + age_s / 20)))
+    return order.accepted and not order.ended and order.polls < limit
 
 
 def run(plan: Plan, console: Console) -> int:
@@ -189,9 +189,9 @@ def show(demo: Demo, console: Console) -> None:
     if not console.is_terminal:
         list(demo.follow())
         return
-    with Live(console=console, refresh_per_second=8, transient=True) as live:
+    with Live(console=console, refresh_per_second=8, transient=True) as display:
         for _ in demo.follow():
-            live.update(picture(demo.orders))
+            display.update(picture(demo.orders))
 
 
 def make_orders(plan: Plan) -> list[Order]:
@@ -216,34 +216,34 @@ def picture(orders: list[Order]) -> Group:
     latest = Table("order", "user", "status", "reason", box=None)
     for order in [order for order in orders if order.accepted][-SHOWN:]:
         latest.add_row(str(order.order_id), str(order.user_id), order.status, order.reason)
-    ended = sum(order.ended for order in orders)
-    return Group(ProgressBar(total=len(orders), completed=ended, width=60), totals, "", latest)
+    end_count = sum(order.ended for order in orders)
+    return Group(ProgressBar(total=len(orders), completed=end_count, width=60), totals, "", latest)
 
 
 def summary(orders: list[Order], console: Console) -> int:
     """Print totals and latencies; return the exit code."""
-    accepted = [order for order in orders if order.accepted]
+    acceptances = [order for order in orders if order.accepted]
     counts = Counter(f"{o.status} {o.reason}".strip() for o in orders if o.status != "waiting")
     totals = Table("outcome", "orders", title="orders", title_justify="left")
     for outcome, number in counts.most_common():
         totals.add_row(outcome, str(number))
     console.print(totals)
-    console.print(latencies(accepted))
-    lost = [order for order in accepted if not order.ended]
-    refused = sum(order.status == "refused" for order in orders)
-    if lost:
-        numbers = ", ".join(str(order.order_id) for order in lost[:20])
-        console.print(f"[red]{len(lost)} accepted orders did not end: {numbers}[/red]")
-    if refused:
-        console.print(f"[red]{refused} orders were refused[/red]")
-    return 1 if lost or refused or len(accepted) < len(orders) else 0
+    console.print(latencies(acceptances))
+    losses = [order for order in acceptances if not order.ended]
+    refusals = sum(order.status == "refused" for order in orders)
+    if losses:
+        numbers = ", ".join(str(order.order_id) for order in losses[:20])
+        console.print(f"[red]{len(losses)} accepted orders did not end: {numbers}[/red]")
+    if refusals:
+        console.print(f"[red]{refusals} orders were refused[/red]")
+    return 1 if losses or refusals or len(acceptances) < len(orders) else 0
 
 
-def latencies(accepted: list[Order]) -> Table:
+def latencies(acceptances: list[Order]) -> Table:
     """Return rows with percentiles of the POST and of the time from the 202 to the end."""
     table = Table("", "p50", "p95", "p99", "max", title="latency", title_justify="left")
-    ended = [order.completion_s for order in accepted if order.ended]
-    for name, values in (("POST", [o.post_s for o in accepted]), ("202 to the end", ended)):
+    durations = [order.completion_s for order in acceptances if order.ended]
+    for name, values in (("POST", [o.post_s for o in acceptances]), ("202 to the end", durations)):
         times = (f"{1000 * at(values, share):.0f} ms" for share in (50, 95, 99, 100))
         table.add_row(name, *(times if values else "----"))
     return table

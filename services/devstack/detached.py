@@ -14,51 +14,51 @@ STOP_WITHIN_S = 20.0
 POLL_S = 0.05
 
 
-def start(loaded: Settings) -> int:
+def start(settings: Settings) -> int:
     """Start the stack, print its progress, and return when it is ready or has failed."""
-    if state.is_locked(loaded.state):
-        print(f"already running in {loaded.state}")
+    if state.is_locked(settings.state):
+        print(f"already running in {settings.state}")
         return 0
-    state.make(loaded.state)
-    log = loaded.state / "logs" / "devstack.log"
-    with log.open("wb") as out:
-        running = subprocess.Popen(
+    state.make(settings.state)
+    log = settings.state / "logs" / "devstack.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
             [sys.executable, "-m", "devstack", "up"],
             stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
-    return follow(running, log)
+    return follow(process, log)
 
 
-def follow(running: "subprocess.Popen[bytes]", log: Path) -> int:
+def follow(process: "subprocess.Popen[bytes]", log: Path) -> int:
     """Print the progress of a start until the stack is ready or has failed."""
     with log.open() as lines:
         while True:
-            alive = running.poll() is None
+            alive = process.poll() is None
             text = lines.read()
             print(text, end="", flush=True)
             if "\nready in " in text:
                 return 0
             if not alive:
-                return running.returncode or 1
+                return process.returncode or 1
             time.sleep(POLL_S)
 
 
-def stop(loaded: Settings) -> int:
+def stop(settings: Settings) -> int:
     """Stop the stack and wait for its end."""
-    if not state.is_locked(loaded.state):
-        print(f"no stack runs in {loaded.state}")
+    if not state.is_locked(settings.state):
+        print(f"no stack runs in {settings.state}")
         return 0
-    began = time.monotonic()
-    guardian: int = control.ask(loaded.state, verb="leave")["guardian"]
-    while state.is_locked(loaded.state) or is_there(guardian):
-        if time.monotonic() - began > STOP_WITHIN_S:
+    begin = time.monotonic()
+    guardian: int = control.ask(settings.state, verb="leave")["guardian"]
+    while state.is_locked(settings.state) or is_there(guardian):
+        if time.monotonic() - begin > STOP_WITHIN_S:
             print(f"still stopping after {STOP_WITHIN_S:.0f} s", file=sys.stderr)
             return 1
         time.sleep(POLL_S)
-    print(f"stopped in {time.monotonic() - began:.1f} s")
+    print(f"stopped in {time.monotonic() - begin:.1f} s")
     return 0
 
 

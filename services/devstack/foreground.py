@@ -20,16 +20,16 @@ FAILURES = (state.StateError, PortsTaken, debian.FetchFailed, FileNotFoundError,
 FAILED = 2
 
 
-def up(loaded: Settings) -> int:
+def up(settings: Settings) -> int:
     """Run the whole platform; return 0 when it was asked to stop."""
     output = Report()
     return guardian.guarded(
         lambda: run(
-            loaded.state,
-            lambda: composed(loaded, output),
+            settings.state,
+            lambda: composed(settings, output),
             output,
-            lambda took_s: ready_text(loaded, took_s),
-            lambda: stack.environment(loaded, state.load_secrets(loaded.state)),
+            lambda took_s: ready_text(settings, took_s),
+            lambda: stack.environment(settings, state.load_secrets(settings.state)),
         )
     )
 
@@ -61,34 +61,34 @@ def run(
 
 def live(supervisor: Supervisor, output: Report, ready: Callable[[float], str]) -> int:
     """Start, wait and stop; return 1 if the start failed."""
-    began = time.monotonic()
+    start = time.monotonic()
     if supervisor.start():
-        output.line(ready(time.monotonic() - began))
+        output.line(ready(time.monotonic() - start))
         supervisor.run()
-    began = time.monotonic()
+    start = time.monotonic()
     output.line("stopping ...")
     supervisor.stop()
-    output.line(f"stopped in {time.monotonic() - began:.1f} s")
+    output.line(f"stopped in {time.monotonic() - start:.1f} s")
     return 0 if supervisor.stop_requested else 1
 
 
-def composed(loaded: Settings, output: Report) -> list[Component]:
+def composed(settings: Settings, output: Report) -> list[Component]:
     """Return the components, after fetching their missing programs and making certificates."""
-    if not loaded.given("rabbitmq") and not rabbitmq.RELEASE.cached():
+    if not settings.given("rabbitmq") and not rabbitmq.RELEASE.cached():
         fetch("rabbitmq", "35 MB", rabbitmq.RELEASE, output)
-    own = [name for name in ("postgres", "valkey") if not loaded.given(name)]
-    if loaded.tls and own and not secured.RELEASE.cached():
-        fetch(", ".join(own), "30 MB", secured.RELEASE, output)
-    tls.prepare(loaded)
-    return stack.components(loaded, state.load_secrets(loaded.state))
+    names = [name for name in ("postgres", "valkey") if not settings.given(name)]
+    if settings.tls and names and not secured.RELEASE.cached():
+        fetch(", ".join(names), "30 MB", secured.RELEASE, output)
+    tls.prepare(settings)
+    return stack.components(settings, state.load_secrets(settings.state))
 
 
 def fetch(name: str, size: str, release: Release, output: Report) -> None:
     """Fetch a release of Debian packages and report it."""
-    began = time.monotonic()
+    start = time.monotonic()
     output.event(name, "fetching", None, f"Debian packages, {size}, once")
     release.fetch()
-    output.event(name, "fetched", time.monotonic() - began)
+    output.event(name, "fetched", time.monotonic() - start)
 
 
 def answer(
@@ -108,10 +108,10 @@ def answer(
     return state_of_all | {"guardian": os.getppid()}
 
 
-def ready_text(loaded: Settings, took_s: float) -> str:
+def ready_text(settings: Settings, took_s: float) -> str:
     """Return the addresses of the stack and a command that places an order."""
-    gateway = loaded.gateway_url
-    trust = f"--cacert {tls.authority_file(loaded)} " if loaded.tls else ""
+    gateway = settings.gateway_url
+    trust = f"--cacert {tls.authority_file(settings)} " if settings.tls else ""
     order = (
         '{"userId": 1, "productId": 101, "quantity": 2, "total": 19.90, "paymentMethod": "card"}'
     )
@@ -120,14 +120,16 @@ def ready_text(loaded: Settings, took_s: float) -> str:
         f"ready in {took_s:.1f} s",
         "",
         f"  API        {gateway}/api/orders      documentation {gateway}/docs",
-        f"  logs       {loaded.state}/logs       `make logs`, `make status`, `make demo`",
+        f"  logs       {settings.state}/logs       `make logs`, `make status`, `make demo`",
     ]
-    if not loaded.given("rabbitmq"):
-        management = f"{loaded.scheme}://127.0.0.1:{loaded.ports['rabbitmq_management']}"
-        secret = loaded.state / "secrets.json"
+    if not settings.given("rabbitmq"):
+        management = f"{settings.scheme}://127.0.0.1:{settings.ports['rabbitmq_management']}"
+        secret = settings.state / "secrets.json"
         lines.append(f"  RabbitMQ   {management}      user orders, password in {secret}")
-    if loaded.tls:
-        lines.append(f"  authority  {tls.authority_file(loaded)}      verifies every server of it")
+    if settings.tls:
+        lines.append(
+            f"  authority  {tls.authority_file(settings)}      verifies every server of it"
+        )
     lines.append("  metrics    `make observe` adds Prometheus and Alertmanager")
     lines += [
         "",

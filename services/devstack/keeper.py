@@ -28,14 +28,14 @@ class Keeper:
         component: Component,
         needs: list["Keeper"],
         report: Report,
-        failed: Callable[[], None],
+        on_failure: Callable[[], None],
     ) -> None:
         """Take the keepers of its dependencies, and a function to call if the first start fails."""
         self.component = component
         self.program = Program(component)
         self.needs = needs
         self.report = report
-        self.failed = failed
+        self.failed = on_failure
         self.state = "waiting"
         self.restarts = 0
         self.since = time.monotonic()
@@ -52,11 +52,11 @@ class Keeper:
             need.ready.wait()
         backoff_s = BACKOFF_S
         while self.await_wanted():
-            began = time.monotonic()
+            begin = time.monotonic()
             if self.start() and self.component.step:
                 return
             self.watch()
-            backoff_s = BACKOFF_S if time.monotonic() - began > LONG_LIFE_S else backoff_s
+            backoff_s = BACKOFF_S if time.monotonic() - begin > LONG_LIFE_S else backoff_s
             if self.wanted and not self.leaving:
                 self.enter("restarting")
                 self.restarts += 1
@@ -79,7 +79,7 @@ class Keeper:
 
     def start(self) -> bool:
         """Start once and report the result; return False if it did not become ready."""
-        began = time.monotonic()
+        begin = time.monotonic()
         try:
             self.begin()
         except (StartFailed, OSError, RuntimeError) as error:
@@ -91,7 +91,7 @@ class Keeper:
         self.once_ready = True
         state = "restarted" if self.restarts else self.state
         self.report.event(
-            self.component.name, state, time.monotonic() - began, self.component.address
+            self.component.name, state, time.monotonic() - begin, self.component.address
         )
         self.ready.set()
         return True
@@ -165,12 +165,12 @@ class Keeper:
         self.ready.clear()
         self.program.kill()
 
-    def leave(self, until: float) -> None:
+    def leave(self, deadline: float) -> None:
         """Stop the component for good, before a time of the monotonic clock."""
-        began, was_running = time.monotonic(), self.program.running()
+        begin, was_running = time.monotonic(), self.program.running()
         with self.changed:
             self.leaving = True
             self.changed.notify_all()
-        self.program.stop(min(self.component.stop_within_s, max(until - began, 0.5)))
+        self.program.stop(min(self.component.stop_within_s, max(deadline - begin, 0.5)))
         if was_running:
-            self.report.event(self.component.name, "stopped", time.monotonic() - began)
+            self.report.event(self.component.name, "stopped", time.monotonic() - begin)

@@ -59,10 +59,10 @@ def main() -> int:
 
 def write_image(image: str, extras: tuple[str, ...]) -> None:
     """Write the lock of an image: a part of the whole lock with the same versions."""
-    chosen = [f"--extra={extra}" for extra in extras]
+    options = [f"--extra={extra}" for extra in extras]
     with overriding(OVERRIDES) as overrides:
         exact = ["pyproject.toml", "-c", "requirements.lock"]
-        write(f"{image}/requirements.lock", [*exact, *chosen, *overrides])
+        write(f"{image}/requirements.lock", [*exact, *options, *overrides])
 
 
 @contextmanager

@@ -81,9 +81,9 @@ class Program:
 
     def await_ready(self) -> None:
         """Poll the readiness check until it holds. Raises: StartFailed."""
-        until = time.monotonic() + self.component.ready_within_s
+        deadline = time.monotonic() + self.component.ready_within_s
         while not self.is_ready():
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 message = f"not ready within {self.component.ready_within_s:.0f} s"
                 raise StartFailed(self.component, message)
             time.sleep(POLL_S)
@@ -174,8 +174,8 @@ def freeze(process: psutil.Process) -> None:
     """
     with suppress(psutil.NoSuchProcess):
         process.suspend()
-        until = time.monotonic() + _STOPS_WITHIN_S
-        while process.status() not in _STOPPED and time.monotonic() < until:
+        deadline = time.monotonic() + _STOPS_WITHIN_S
+        while process.status() not in _STOPPED and time.monotonic() < deadline:
             time.sleep(0.001)
         for child in process.children():
             freeze(child)

@@ -13,15 +13,15 @@ COLUMNS = ("component", "state", "pid", "uptime", "restarts", "address")
 class Report:
     """Writes lines to a stream; a closed stream does not stop the stack."""
 
-    def __init__(self, out: TextIO = sys.stdout) -> None:
+    def __init__(self, stream: TextIO = sys.stdout) -> None:
         """Take the stream; on a terminal, words have colours."""
-        self.out = out
-        self.coloured = out.isatty()
+        self.out = stream
+        self.coloured = stream.isatty()
 
-    def event(self, name: str, event: str, took_s: float | None = None, more: str = "") -> None:
+    def event(self, name: str, event: str, took_s: float | None = None, detail: str = "") -> None:
         """Write one event of one component."""
         took = "" if took_s is None else f"{took_s:5.1f} s"
-        self.line(f"  {name:<18}{self.paint(event, 10)}{took:>8}  {more}".rstrip())
+        self.line(f"  {name:<18}{self.paint(event, 10)}{took:>8}  {detail}".rstrip())
 
     def paint(self, text: str, width: int) -> str:
         """Pad a text and colour it."""
@@ -39,11 +39,11 @@ class Report:
 def observed(ports: Mapping[str, int], rules: Path, left_out: str = "") -> str:
     """Return the addresses of Prometheus and Alertmanager, and the alert that is left out."""
     prometheus = f"http://127.0.0.1:{ports['prometheus']}"
-    without = f", without {left_out}: this stack has no operator" if left_out else ""
+    note = f", without {left_out}: this stack has no operator" if left_out else ""
     lines = [
         f"  Prometheus     {prometheus}/graph      alerts {prometheus}/classic/alerts",
         f"  Alertmanager   http://127.0.0.1:{ports['alertmanager']}/api/v2/alerts",
-        f"  rules          {rules}{without}",
+        f"  rules          {rules}{note}",
     ]
     return "\n".join(lines)
 
@@ -60,8 +60,8 @@ def table(rows: Iterable[tuple[str, ...]]) -> str:
 
 def duration(seconds: float) -> str:
     """Return a duration in its two largest units."""
-    minutes, rest = divmod(int(seconds), 60)
+    minutes, remainder = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{minutes} min {remainder} s" if minutes else f"{remainder} s"

@@ -104,9 +104,9 @@ class Settings:
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """Read DEVSTACK_* and ORDERS_*. Raises: SettingError naming the variable."""
-    for name, other in NEEDED_WITH.items():
-        if environ.get(name) and not environ.get(other):
-            message = f"{name} is set but {other} is not: set both, or neither"
+    for name, companion in NEEDED_WITH.items():
+        if environ.get(name) and not environ.get(companion):
+            message = f"{name} is set but {companion} is not: set both, or neither"
             raise SettingError(message)
     tls = switch(environ, "DEVSTACK_TLS")
     if tls:

@@ -41,12 +41,12 @@ def components(settings: Settings, secrets: Mapping[str, str]) -> list[Component
         servers.append(valkey.component(settings.state, port, access=access, tls=secured))
     if not settings.given("rabbitmq"):
         servers += [rabbitmq.epmd(broker), rabbitmq.component(broker)]
-    urls, own = addresses(settings, secrets), logins(settings, secrets)
+    urls, process_logins = addresses(settings, secrets), logins(settings, secrets)
     return [
         *servers,
         *(
             prepared(component, settings, cluster, broker)
-            for component in services.components(settings, urls, own)
+            for component in services.components(settings, urls, process_logins)
         ),
         *gateway(settings),
         alertmanager.component(settings),
@@ -85,24 +85,24 @@ def environment(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str
 
 def logins(settings: Settings, secrets: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Return the addresses for each process, with its own login, and no others."""
-    own = {process: dict.fromkeys(SECRETS - used, "") for process, used in USES.items()}
+    variables = {process: dict.fromkeys(SECRETS - names, "") for process, names in USES.items()}
     if not settings.given("postgres"):
         cluster, standby = database(settings, secrets), settings.ports["postgres_replica"]
         for process in ("api", "relay", "worker", "notifier"):
-            own[process]["ORDERS_DATABASE_URL"] = cluster.login_url(process)
-            own[process]["ORDERS_DATABASE_REPLICA_URL"] = cluster.login_url(process, standby)
-        own["migrate"]["ORDERS_DATABASE_ROLE_PREFIX"] = postgres.ROLE_PREFIX
+            variables[process]["ORDERS_DATABASE_URL"] = cluster.login_url(process)
+            variables[process]["ORDERS_DATABASE_REPLICA_URL"] = cluster.login_url(process, standby)
+        variables["migrate"]["ORDERS_DATABASE_ROLE_PREFIX"] = postgres.ROLE_PREFIX
     if not settings.given("valkey"):
         access, port = cache_access(settings, secrets), settings.ports["valkey"]
         for process in ("api", "worker"):
             address = valkey.login_url(port, access, process, tls=settings.tls)
-            own[process]["ORDERS_REDIS_URL"] = address
+            variables[process]["ORDERS_REDIS_URL"] = address
     if not settings.given("rabbitmq"):
         broker = message_broker(settings, secrets)
         for process in ("relay", "worker", "notifier"):
-            own[process]["ORDERS_AMQP_URL"] = broker.login_url(process)
-        own["topology"]["ORDERS_MANAGEMENT_URL"] = broker.login_management_url("topology")
-    return own
+            variables[process]["ORDERS_AMQP_URL"] = broker.login_url(process)
+        variables["topology"]["ORDERS_MANAGEMENT_URL"] = broker.login_management_url("topology")
+    return variables
 
 
 def prepared(

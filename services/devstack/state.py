@@ -90,8 +90,8 @@ def load_secrets(state: Path) -> dict[str, str]:
         "webhook": "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode(),
     } | stored
     if values != stored:
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-            out.write(msgspec.json.format(msgspec.json.encode(values)))
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+            stream.write(msgspec.json.format(msgspec.json.encode(values)))
     return values
 
 

@@ -78,7 +78,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """End everything, stage by stage: gateway, api, consumers, simulators, servers."""
-        until = time.monotonic() + STOP_WITHIN_S
+        deadline = time.monotonic() + STOP_WITHIN_S
         self.leaving.set()
         last_first = sorted(
             self.keepers.values(), key=lambda keeper: keeper.component.stage, reverse=True
@@ -86,7 +86,7 @@ class Supervisor:
         for keeper in last_first:
             keeper.leaving = True
         for _, stage in groupby(last_first, key=lambda keeper: keeper.component.stage):
-            in_parallel([partial(keeper.leave, until) for keeper in stage])
+            in_parallel([partial(keeper.leave, deadline) for keeper in stage])
 
     def command(self, verb: str, name: str) -> None:
         """Carry out start, stop, pause, resume, kill or restart. Raises: UnknownComponent."""
@@ -107,8 +107,8 @@ class Supervisor:
 
     def unready(self) -> dict[str, str]:
         """Return the wanted components that are neither ready nor done, with their states."""
-        needed = [k for k in self.keepers.values() if k.wanted or not k.component.optional]
-        states = {keeper.component.name: shown(keeper) for keeper in needed}
+        keepers = [k for k in self.keepers.values() if k.wanted or not k.component.optional]
+        states = {keeper.component.name: shown(keeper) for keeper in keepers}
         return {name: state for name, state in states.items() if state not in ("ready", "done")}
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -118,9 +118,9 @@ class Supervisor:
 
 def row(keeper: Keeper) -> tuple[str, ...]:
     """Return a component's line of the table."""
-    up = report.duration(time.monotonic() - keeper.since)
+    uptime = report.duration(time.monotonic() - keeper.since)
     pid, address = str(keeper.program.pid or "-"), keeper.component.address or "-"
-    return (keeper.component.name, shown(keeper), pid, up, str(keeper.restarts), address)
+    return (keeper.component.name, shown(keeper), pid, uptime, str(keeper.restarts), address)
 
 
 def shown(keeper: Keeper) -> str:
@@ -155,8 +155,12 @@ def reap_adopted(own_pids: set[int]) -> None:
     session = os.getsid(0)
     for child in psutil.Process().children():
         with suppress(psutil.NoSuchProcess, ProcessLookupError, ChildProcessError):
-            ended = child.pid not in own_pids and child.status() == psutil.STATUS_ZOMBIE
+            is_zombie = child.pid not in own_pids and child.status() == psutil.STATUS_ZOMBIE
             # Programs of our own session, and new ones, are waited for by the threads that started
             # them.
-            if ended and os.getsid(child.pid) != session and time.time() - child.create_time() > 1:
+            if (
+                is_zombie
+                and os.getsid(child.pid) != session
+                and time.time() - child.create_time() > 1
+            ):
                 os.waitpid(child.pid, os.WNOHANG)

@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     verbs.add_parser("bill", help="write .sbom/ and list the licences")
     audit = verbs.add_parser("audit", help="look for known faults")
     audit.add_argument("advisories", type=Path, help="folder with advisories as OSV files")
-    chosen = parser.parse_args(argv)
-    return bill() if chosen.verb == "bill" else report(chosen.advisories)
+    arguments = parser.parse_args(argv)
+    return bill() if arguments.verb == "bill" else report(arguments.advisories)
 
 
 def pins(lock: Path) -> list[Pin]:
@@ -105,9 +105,9 @@ def licence(name: str) -> str:
     if "License-Expression" in about:
         return about["License-Expression"]
     classifiers = about.get_all("Classifier") or []
-    named = [text.removeprefix(_LICENCE) for text in classifiers if text.startswith(_LICENCE)]
-    if named:
-        return ", ".join(named)
+    licences = [text.removeprefix(_LICENCE) for text in classifiers if text.startswith(_LICENCE)]
+    if licences:
+        return ", ".join(licences)
     text = about["License"].strip().split("\n")[0] if "License" in about else ""
     return _SHORT.get(text.lower(), text) if 0 < len(text) <= _LONGEST else "unknown"
 

@@ -46,8 +46,8 @@ def variables(settings: Settings) -> dict[str, str]:
     """
     if not settings.tls:
         return {}
-    own = any(settings.environment.get(name) for name in VERIFIED)
-    file = trusted_file(settings) if own else authority_file(settings)
+    has_user_servers = any(settings.environment.get(name) for name in VERIFIED)
+    file = trusted_file(settings) if has_user_servers else authority_file(settings)
     unverified = settings.environment.get(UNVERIFIED, "none")
     return {"DEVSTACK_TLS": "1", UNVERIFIED: unverified, **dict.fromkeys(TRUSTING, str(file))}
 
@@ -74,13 +74,13 @@ def hosts_of(settings: Settings, name: str) -> tuple[str, ...]:
     if name != "gateway":
         return HOSTS
     everywhere = settings.gateway_host in {"0.0.0.0", "::"}  # noqa: S104 compared, not bound
-    more = (settings.gateway_host, *((socket.gethostname(),) if everywhere else ()))
-    return tuple(dict.fromkeys((*HOSTS, *more)))
+    names = (settings.gateway_host, *((socket.gethostname(),) if everywhere else ()))
+    return tuple(dict.fromkeys((*HOSTS, *names)))
 
 
 def also_trusted(settings: Settings) -> list[Path]:
     """Return the files of authorities that the user's variables name, else Debian's."""
-    named = [Path(settings.environment.get(name, "")) for name in TRUSTING]
+    files = [Path(settings.environment.get(name, "")) for name in TRUSTING]
     generated = {Path(), authority_file(settings), trusted_file(settings)}
-    own = [file for file in named if file not in generated]
-    return own or [file for file in (Path(OF_DEBIAN),) if os.access(file, os.R_OK)]
+    user_files = [file for file in files if file not in generated]
+    return user_files or [file for file in (Path(OF_DEBIAN),) if os.access(file, os.R_OK)]

@@ -33,10 +33,10 @@ def folder(state: Path, name: str) -> Path:
     if prefix() != AS_NOBODY:
         path.mkdir(parents=True, exist_ok=True)
         return path
-    real = path if reachable(first_existing(state)) else outside(path)
-    real.mkdir(parents=True, exist_ok=True, mode=0o700)
-    shutil.chown(real, NOBODY, NOBODY)
-    return real
+    target = path if reachable(first_existing(state)) else outside(path)
+    target.mkdir(parents=True, exist_ok=True, mode=0o700)
+    shutil.chown(target, NOBODY, NOBODY)
+    return target
 
 
 def program_tree(tree: Path, state: Path) -> Path:
@@ -51,20 +51,20 @@ def program_tree(tree: Path, state: Path) -> Path:
     return copy
 
 
-def outside(link: Path, below: Path = REACHABLE) -> Path:
+def outside(link: Path, root: Path = REACHABLE) -> Path:
     """Make `link` lead to a separate folder in a place that everybody can reach."""
     key = hashlib.sha256(str(link).encode()).hexdigest()[:16]
-    real = below / f"orderservice-devstack-{key}"
-    real.mkdir(exist_ok=True, mode=0o700)
-    if real.is_symlink() or real.stat().st_uid not in {os.geteuid(), NOBODY}:
-        raise PermissionError(f"{real} belongs to another user: remove it, or set DEVSTACK_STATE")
+    target = root / f"orderservice-devstack-{key}"
+    target.mkdir(exist_ok=True, mode=0o700)
+    if target.is_symlink() or target.stat().st_uid not in {os.geteuid(), NOBODY}:
+        raise PermissionError(f"{target} belongs to another user: remove it, or set DEVSTACK_STATE")
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
         # Data of a state folder that was removed by hand: its servers know another password.
-        shutil.rmtree(real)
-        real.mkdir(mode=0o700)
-        link.symlink_to(real)
-    return real
+        shutil.rmtree(target)
+        target.mkdir(mode=0o700)
+        link.symlink_to(target)
+    return target
 
 
 def own(path: Path) -> None:

@@ -136,8 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _probe(self, path: str) -> None:
         condition = self.server.ask()
-        bad = {Nginx.SILENT} if path == "/livez" else {Nginx.SILENT, Nginx.CLOSED}
-        status = HTTPStatus.SERVICE_UNAVAILABLE if condition in bad else HTTPStatus.OK
+        failures = {Nginx.SILENT} if path == "/livez" else {Nginx.SILENT, Nginx.CLOSED}
+        status = HTTPStatus.SERVICE_UNAVAILABLE if condition in failures else HTTPStatus.OK
         self._send(status, _TEXT, f"{condition.value}\n".encode())
 
     def _send(self, status: HTTPStatus, content_type: str, body: bytes) -> None:

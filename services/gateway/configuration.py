@@ -82,8 +82,8 @@ def render(site: Site) -> str:
 def _real_ip(proxies: Sequence[str]) -> list[str]:
     if not proxies:
         return []
-    trusted = [f"set_real_ip_from {network};" for network in proxies]
-    return [*trusted, "real_ip_header X-Forwarded-For;", "real_ip_recursive on;"]
+    directives = [f"set_real_ip_from {network};" for network in proxies]
+    return [*directives, "real_ip_header X-Forwarded-For;", "real_ip_recursive on;"]
 
 
 def _tls(pair: Pair | None) -> list[str]:

@@ -29,11 +29,11 @@ def main() -> int:
     """Serve until SIGTERM or Ctrl-C, then finish what is under way; return nginx's exit code."""
     _parser().parse_args()
     try:
-        loaded = settings.load(os.environ)
+        gateway_settings = settings.load(os.environ)
     except SettingError as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
-    return run(_write(loaded), loaded)
+    return run(_write(gateway_settings), gateway_settings)
 
 
 def run(configuration: Path, options: Settings) -> int:

@@ -83,12 +83,12 @@ def load(environ: Mapping[str, str]) -> Settings:
         if entries := tuple(entry.strip() for entry in value.split(",") if entry.strip()):
             values[field] = entries
     try:
-        loaded = msgspec.convert(values, Settings, strict=False)
+        settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
-        text, _, place = str(error).partition(" - at `$.")
-        raise SettingError(f"{PREFIX}{place.rstrip('`').upper()} is wrong: {text}") from error
-    _check(loaded)
-    return loaded
+        text, _, field_name = str(error).partition(" - at `$.")
+        raise SettingError(f"{PREFIX}{field_name.rstrip('`').upper()} is wrong: {text}") from error
+    _check(settings)
+    return settings
 
 
 def _check(settings: Settings) -> None:

@@ -21,7 +21,7 @@ from orderservice_topology.topology import (
 )
 
 Listed = Mapping[str, Any]  # an object as the management API lists it
-Place = tuple[str, str, str]  # source, destination, routing key
+BindingKey = tuple[str, str, str]  # source, destination, routing key
 
 # To what an operator policy can apply that takes in quorum queues.
 _QUORUM: Final = frozenset({"all", "queues", "quorum_queues"})
@@ -44,7 +44,7 @@ class Bound(msgspec.Struct, frozen=True):
     properties_key: str = ""
 
 
-class _ListedPlace(msgspec.Struct, frozen=True):
+class _ListedItem(msgspec.Struct, frozen=True):
     """The compared members of an exchange or a queue."""
 
     name: str
@@ -156,8 +156,8 @@ def broker(
     try:
         return Broker(
             policies=_by_name(policies, _ListedPolicy),
-            exchanges=_by_name(exchanges, _ListedPlace),
-            queues=_by_name(queues, _ListedPlace),
+            exchanges=_by_name(exchanges, _ListedItem),
+            queues=_by_name(queues, _ListedItem),
             bindings=frozenset(
                 Bound(item.source, item.destination, item.routing_key, item.properties_key)
                 for item in msgspec.convert(list(bindings), list[_ListedBinding])
@@ -170,7 +170,7 @@ def broker(
 
 
 def _by_name(
-    listing: Iterable[Listed], kind: "type[_ListedPolicy | _ListedPlace]"
+    listing: Iterable[Listed], kind: "type[_ListedPolicy | _ListedItem]"
 ) -> dict[str, Listed]:
     """Return a listing by name, after a check of the compared members' types."""
     return {msgspec.convert(item, kind).name: item for item in listing}
@@ -179,17 +179,15 @@ def _by_name(
 def changes(desired: Topology, broker: Broker) -> Changes:
     """Compare a topology with a broker."""
     queues = tuple(item for item in desired.queues if item.name not in broker.queues)
-    new = {queue.name for queue in queues}  # a queue takes its bindings with it
-    bound = {_place(item) for item in broker.bindings}
+    names = {queue.name for queue in queues}  # a queue takes its bindings with it
+    keys = {_key(item) for item in broker.bindings}
     policies = tuple(policy for policy in desired.policies if not _same(policy, broker.policies))
     return Changes(
         policies=policies,
         exchanges=tuple(item for item in desired.exchanges if item.name not in broker.exchanges),
         queues=queues,
         bindings=tuple(
-            item
-            for item in desired.bindings
-            if _place(item) not in bound or item.destination in new
+            item for item in desired.bindings if _key(item) not in keys or item.destination in names
         ),
         strays=tuple(_strays(desired, broker)),
         replaced=frozenset(policy.name for policy in policies) & broker.policies.keys(),
@@ -204,12 +202,12 @@ def shadows(desired: Topology, broker: Broker) -> Iterator[str]:
 
     A policy that ranks below ours applies only until ours exists.
     """
-    ours = {policy.name for policy in desired.policies}
+    names = {policy.name for policy in desired.policies}
     for policy in desired.policies:
         kind = "exchange" if policy.apply_to == "exchanges" else "queue"
         for item in _listed_for(policy, broker):
             name = item.get("policy")
-            if not name or name in ours:
+            if not name or name in names:
                 continue
             priority = broker.policies.get(name, {}).get("priority")
             if priority is None or priority >= policy.priority:
@@ -239,8 +237,8 @@ def limits(topology: Topology, broker: Broker) -> Iterator[Limit]:
 
 def _listed_for(policy: Policy, broker: Broker) -> Iterator[Listed]:
     """Return the broker's exchanges or queues to which one of our policies applies."""
-    listed = broker.exchanges if policy.apply_to == "exchanges" else broker.queues
-    return (item for name, item in listed.items() if re.search(policy.pattern, name))
+    items = broker.exchanges if policy.apply_to == "exchanges" else broker.queues
+    return (item for name, item in items.items() if re.search(policy.pattern, name))
 
 
 def _operator_policy_of(queue: str, policies: Iterable[_ListedPolicy]) -> _ListedPolicy | None:
@@ -261,31 +259,31 @@ def _matches(pattern: str, name: str) -> bool:
         return True
 
 
-def _is_stricter(rule: str, value: Any, ours: Mapping[str, str | int]) -> bool:
+def _is_stricter(rule: str, value: Any, definition: Mapping[str, str | int]) -> bool:
     """Return whether a rule refuses or removes messages that ours would keep."""
     if rule in {"expires", "overflow"}:  # overflow: anything but to refuse loses messages
-        return bool(value != ours.get(rule))
+        return bool(value != definition.get(rule))
     if not isinstance(value, int | float):
         return False
     if rule == "message-ttl":
-        return value < float(ours.get(rule, "inf"))
+        return value < float(definition.get(rule, "inf"))
     if rule == "max-length-bytes":
-        return value < int(ours["max-length"]) * _LARGEST_MESSAGE
+        return value < int(definition["max-length"]) * _LARGEST_MESSAGE
     if rule in {"max-length", "delivery-limit"}:
-        return rule in ours and value < float(ours[rule])
+        return rule in definition and value < float(definition[rule])
     return False
 
 
 def _limit(queue: str, name: str, rule: str, value: Any, policy: Policy) -> Limit:
-    own = policy.definition.get(rule)
-    instead = "" if own is None else f" instead of {own}"
+    configured = policy.definition.get(rule)
+    comparison = "" if configured is None else f" instead of {configured}"
     # A setting of the resource can adopt the limit.
-    adoptable = rule in _OWN_SETTINGS and own not in {None, UNLIMITED}
+    adoptable = rule in _OWN_SETTINGS and configured not in {None, UNLIMITED}
     can_be_lowered = rule == "max-length-bytes" or adoptable
-    lower = f", or lower {_OWN_SETTINGS[rule]}" if can_be_lowered else ""
+    advice = f", or lower {_OWN_SETTINGS[rule]}" if can_be_lowered else ""
     return Limit(
-        f"queue {queue} has {rule} {value}{instead} by operator policy {name!r}; "
-        f"have RabbitMQ's administrator except the queue{lower}",
+        f"queue {queue} has {rule} {value}{comparison} by operator policy {name!r}; "
+        f"have RabbitMQ's administrator except the queue{advice}",
         loses=_loses(rule, policy),
     )
 
@@ -299,12 +297,12 @@ def _loses(rule: str, policy: Policy) -> bool:
 
 
 def _same(policy: Policy, policies: Mapping[str, Listed]) -> bool:
-    listed = policies.get(policy.name)
+    existing = policies.get(policy.name)
     members = msgspec.to_builtins(policy)
-    return listed is not None and all(listed.get(name) == members[name] for name in members)
+    return existing is not None and all(existing.get(name) == members[name] for name in members)
 
 
-def _place(binding: Binding | Bound) -> Place:
+def _key(binding: Binding | Bound) -> BindingKey:
     return binding.source, binding.destination, binding.routing_key
 
 
@@ -313,12 +311,12 @@ def _arrow(binding: Binding | Bound, key: str) -> str:
 
 
 def _strays(desired: Topology, broker: Broker) -> Iterator[Bound]:
-    places = {_place(binding) for binding in desired.bindings}
+    keys = {_key(binding) for binding in desired.bindings}
     sources = {exchange.name for exchange in desired.exchanges}
     queues = {queue.name for queue in desired.queues}
-    for binding in sorted(broker.bindings, key=_place):
-        ours = binding.source in sources and binding.destination in queues
-        if ours and _place(binding) not in places:
+    for binding in sorted(broker.bindings, key=_key):
+        is_ours = binding.source in sources and binding.destination in queues
+        if is_ours and _key(binding) not in keys:
             yield binding
 
 
@@ -329,15 +327,15 @@ def _mismatches(desired: Topology, broker: Broker) -> Iterator[str]:
         yield from _differing("queue", queue, broker.queues)
 
 
-def _differing(kind: str, item: Exchange | Queue, listed: Mapping[str, Listed]) -> Iterator[str]:
+def _differing(kind: str, item: Exchange | Queue, items: Mapping[str, Listed]) -> Iterator[str]:
     """Yield the differences of an exchange or a queue that it keeps for its lifetime."""
-    existing = listed.get(item.name)
+    existing = items.get(item.name)
     if existing is None:
         return
     for field, value in msgspec.to_builtins(item).items():
         if field in {"name", "vhost"}:  # it was found under these
             continue
         # An empty table of arguments is listed as [] by some versions.
-        present = existing.get(field) or type(value)()
-        if present != value:
-            yield f"{kind} {item.name} has {field} {present}, not {value}"
+        actual = existing.get(field) or type(value)()
+        if actual != value:
+            yield f"{kind} {item.name} has {field} {actual}, not {value}"

@@ -33,14 +33,14 @@ class Permissions(msgspec.Struct, frozen=True):
 def permissions() -> Mapping[str, Permissions]:
     """Return the permissions of each process in the virtual host of the topology."""
     # All names of the topology begin so, those of a later release as well.
-    everything = f"^({EXCHANGE}|order-).*$"
-    dead = _any(UNROUTED, dead_queue(PROCESSING), dead_queue(NOTIFICATIONS))
+    all_names = f"^({EXCHANGE}|order-).*$"
+    dead_letters = _any(UNROUTED, dead_queue(PROCESSING), dead_queue(NOTIFICATIONS))
     return {
-        "topology": Permissions(everything, everything, everything, tags="policymaker"),
+        "topology": Permissions(all_names, all_names, all_names, tags="policymaker"),
         "relay": Permissions(write=_any(EXCHANGE)),
         "worker": Permissions(write=_any(_DEFAULT_EXCHANGE), read=_any(PROCESSING)),
         "notifier": Permissions(write=_any(_DEFAULT_EXCHANGE), read=_any(NOTIFICATIONS)),
-        "support": Permissions(write=_any(_DEFAULT_EXCHANGE, EXCHANGE), read=dead),
+        "support": Permissions(write=_any(_DEFAULT_EXCHANGE, EXCHANGE), read=dead_letters),
     }
 
 

@@ -163,7 +163,11 @@ class Stock:
             return Entries([self._reservations[key] for key in keys], None)
 
     def _end(
-        self, key: str, order_id: int | None, before: ReservationStatus, status: ReservationStatus
+        self,
+        key: str,
+        order_id: int | None,
+        precondition: ReservationStatus,
+        status: ReservationStatus,
     ) -> Reservation:
         with self._lock:
             reservation = self._reservations.get(key)
@@ -173,20 +177,20 @@ class Stock:
                 raise Refusal(409, "conflict", "this reservation is another order's")
             if reservation.status is status:
                 return reservation
-            if reservation.status is not before:
+            if reservation.status is not precondition:
                 reserved = reservation.status is ReservationStatus.RESERVED
                 raise Refusal(409, "not_committed" if reserved else f"already_{reservation.status}")
             if status is not ReservationStatus.COMMITTED:
                 self._available[reservation.product_id] += reservation.quantity
             at = self._journal.note(key, reservation.order_id)
-            ended = msgspec.structs.replace(reservation, status=status, at=at)
-            self._reservations[key] = ended
-            return ended
+            entry = msgspec.structs.replace(reservation, status=status, at=at)
+            self._reservations[key] = entry
+            return entry
 
 
-def _order_id(key: str, named: int | None) -> int:
-    if named is not None:
-        return named
+def _order_id(key: str, order_id: int | None) -> int:
+    if order_id is not None:
+        return order_id
     if _ORDER_ID.match(key) and int(key) <= MAX_ID:
         return int(key)
     raise Refusal(400, "invalid", "name the order: the key is not an order id - at `$.orderId`")
@@ -227,8 +231,8 @@ class ReservationResource:
     def on_put(self, req: falcon.Request, resp: falcon.Response, key: str) -> None:
         """Reserve once per key, even if the request is repeated."""
         _check(key)
-        reservation, created = self._stock.reserve(key, body(req, NewReservation))
-        answer(resp, reservation, 201 if created else 200)
+        reservation, is_new = self._stock.reserve(key, body(req, NewReservation))
+        answer(resp, reservation, 201 if is_new else 200)
 
     def on_post_commit(self, req: falcon.Request, resp: falcon.Response, key: str) -> None:
         """Commit the reservation: its units are sold."""

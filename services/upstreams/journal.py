@@ -31,14 +31,14 @@ class Journal(Generic[K]):
         self._id = secrets.token_hex(4)
         self._times: list[dt.datetime] = []
         self._keys: list[K] = []
-        self._place: dict[K, int] = {}
+        self._index: dict[K, int] = {}
         self._orders: dict[int, dict[K, None]] = {}
 
     def note(self, key: K, order_id: int) -> dt.datetime:
         """Note that an entry was made or changed, and return the moment: never before the last."""
         now = dt.datetime.now(dt.UTC)
         at = max(now, self._times[-1]) if self._times else now
-        self._place[key] = len(self._keys)
+        self._index[key] = len(self._keys)
         self._times.append(at)
         self._keys.append(key)
         self._orders.setdefault(order_id, {})[key] = None
@@ -46,28 +46,28 @@ class Journal(Generic[K]):
 
     def of_order(self, order_id: int) -> list[K]:
         """Return the keys of an order's entries, oldest first."""
-        return sorted(self._orders.get(order_id, ()), key=self._place.__getitem__)
+        return sorted(self._orders.get(order_id, ()), key=self._index.__getitem__)
 
     def page(
         self, since: dt.datetime | None, cursor: str | None, limit: int
     ) -> tuple[list[K], str | None]:
         """Return up to `limit` keys, and the cursor of the next page; None at the end."""
         if cursor is not None:
-            place = self._after(cursor)
+            index = self._after(cursor)
         else:
-            place = 0 if since is None else bisect.bisect_left(self._times, since)
+            index = 0 if since is None else bisect.bisect_left(self._times, since)
         keys: list[K] = []
-        while place < len(self._keys) and len(keys) < limit:
-            if self._place[self._keys[place]] == place:  # else it changed again: it comes later
-                keys.append(self._keys[place])
-            place += 1
-        return keys, f"{self._id}.{place}" if place < len(self._keys) else None
+        while index < len(self._keys) and len(keys) < limit:
+            if self._index[self._keys[index]] == index:  # else it changed again: it comes later
+                keys.append(self._keys[index])
+            index += 1
+        return keys, f"{self._id}.{index}" if index < len(self._keys) else None
 
     def _after(self, cursor: str) -> int:
-        name, _, place = cursor.partition(".")
-        if name != self._id or not place.isdecimal() or int(place) > len(self._keys):
+        name, _, index = cursor.partition(".")
+        if name != self._id or not index.isdecimal() or int(index) > len(self._keys):
             raise Refusal(400, "invalid_cursor", "give the `next` of a page of this ledger")
-        return int(place)
+        return int(index)
 
 
 class Entries(msgspec.Struct, frozen=True):
@@ -83,8 +83,8 @@ Read = Callable[[dt.datetime | None, str | None, int], Entries]
 class EntriesResource:
     """`GET /payments` or `GET /reservations`: `?since=&cursor=&limit=`, or `?orderId=`."""
 
-    def __init__(self, read: Read, of_order: Callable[[int], Entries]) -> None:
-        self._read, self._of_order = read, of_order
+    def __init__(self, read_page: Read, of_order: Callable[[int], Entries]) -> None:
+        self._read, self._of_order = read_page, of_order
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answer a page, oldest change first."""

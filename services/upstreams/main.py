@@ -21,14 +21,14 @@ def main() -> int:
     name = _parser().parse_args().simulator
     create_app, default_port = SIMULATORS[name]
     try:
-        loaded = settings.load(os.environ, default_port=default_port)
+        simulator_settings = settings.load(os.environ, default_port=default_port)
         if name == "webhooks":
-            webhooks.signing_keys(loaded.webhook_secret)
+            webhooks.signing_keys(simulator_settings.webhook_secret)
     except SettingError as error:
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201 the logs are not configured yet
         return 2
-    logs.configure(loaded.log_level, f"{name}-simulator")
-    Simulator(name, loaded, create_app).run()
+    logs.configure(simulator_settings.log_level, f"{name}-simulator")
+    Simulator(name, simulator_settings, create_app).run()
     return 0
 
 

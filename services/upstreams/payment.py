@@ -159,8 +159,8 @@ class PaymentStore:
             at = self._journal.note(key, request.order_id)
             row = Attempt(attempt_id, request.order_id, request.kind, request.amount, status, 0, at)
             self._attempts[key] = (request, row)
-        before, row = self._attempts[key]
-        if before != request:
+        first_request, row = self._attempts[key]
+        if first_request != request:
             raise Refusal(409, "conflict", "this attempt asked for something else before")
         row.calls += 1
         return _answer(row)

@@ -55,9 +55,11 @@ def load(environ: Mapping[str, str], *, default_port: int) -> Settings:
     try:
         settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
-        text, _, place = str(error).partition(" - at `$.")
+        text, _, field_name = str(error).partition(" - at `$.")
         reason = f"{text[:1].lower()}{text[1:]}"
-        raise SettingError(f"{PREFIX}{place.rstrip('`').upper()} is wrong: {reason}") from error
+        raise SettingError(
+            f"{PREFIX}{field_name.rstrip('`').upper()} is wrong: {reason}"
+        ) from error
     if bool(settings.certificate_file) != bool(settings.key_file):
         raise SettingError(f"{PREFIX}CERTIFICATE_FILE and {PREFIX}KEY_FILE: set both, or neither")
     return settings

@@ -34,10 +34,10 @@ def body(req: falcon.Request, kind: type[T]) -> T:
     return _decode(_raw(req), kind)
 
 
-def optional_body(req: falcon.Request, absent: T) -> T:
-    """Decode a request's JSON body as the type of `absent`, which stands for an empty one."""
+def optional_body(req: falcon.Request, default: T) -> T:
+    """Decode a request's JSON body as the type of `default`, which stands for an empty one."""
     raw = _raw(req)
-    return _decode(raw, type(absent)) if raw else absent
+    return _decode(raw, type(default)) if raw else default
 
 
 def _raw(req: falcon.Request) -> bytes:

@@ -44,8 +44,8 @@ def platform_rules(
 def _patient(group: Group, patience: str | None) -> Group:
     if patience is None:
         return group
-    changed = (
+    rules = (
         msgspec.structs.replace(rule, held_for=patience) if isinstance(rule, Alert) else rule
         for rule in group.rules
     )
-    return msgspec.structs.replace(group, rules=tuple(changed))
+    return msgspec.structs.replace(group, rules=tuple(rules))

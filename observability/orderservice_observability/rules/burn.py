@@ -98,14 +98,14 @@ def alerts(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
 
 def _alert(scope: Scope, sli: Sli, window: Window) -> Alert:
     limit = f"{window.factor * sli.budget:.6g}"
-    both = [
+    ratios = [
         f"{_recorded(scope, sli, f'errors:ratio{length}')} > {limit}"
         for length in (window.long, window.short)
     ]
-    enough = f"{_recorded(scope, sli, f'bad:increase{window.long}')} >= {FEWEST_BAD}"
+    count = f"{_recorded(scope, sli, f'bad:increase{window.long}')} >= {FEWEST_BAD}"
     return Alert(
         sli.alert,
-        " and ".join([*both, enough]),
+        " and ".join([*ratios, count]),
         window.severity,
         f"{sli.promise}: the error budget burns {window.factor:g} times too fast.",
         f"{{{{ $value | humanizePercentage }}}} of events in the last {window.long} were bad, and"
@@ -125,12 +125,12 @@ def _availability(scope: Scope, objectives: Objectives) -> Sli:
     """Return the indicator of availability, counted at the gateway: it sees an api that is down."""
     metric, requests = "gateway_requests_total", 'scope="api"'
     total = _rate(scope, metric, requests)
-    failed = _rate(scope, metric, requests, 'http_response_status_code=~"5.."')
+    failures = _rate(scope, metric, requests, 'http_response_status_code=~"5.."')
     return Sli(
         "availability",
         "OrderAvailabilityBudgetBurn",
         total,
-        f"{failed} or {total} * 0",  # 0, not no data, while nothing has failed
+        f"{failures} or {total} * 0",  # 0, not no data, while nothing has failed
         _budget(objectives.availability),
         f"{objectives.availability:g} % of requests do not fail",
         "orders-overview",
@@ -179,15 +179,15 @@ def _completion(scope: Scope, objectives: Objectives) -> Sli:
     minute, in which none is expected yet.
     """
     bound = bucket(COMPLETION_BUCKETS, objectives.completion_seconds)
-    accepted = scope.of("order_create_duration_seconds_count")
+    acceptances = scope.of("order_create_duration_seconds_count")
     ago_s = math.ceil(bound)  # Prometheus reads no 2.5s
-    total = f"sum {BY} (rate({accepted}[5m] offset {ago_s}s))"
-    good = _rate(scope, "order_completion_seconds_bucket", 'outcome!="Refunded"', _le(bound))
+    total = f"sum {BY} (rate({acceptances}[5m] offset {ago_s}s))"
+    completions = _rate(scope, "order_completion_seconds_bucket", 'outcome!="Refunded"', _le(bound))
     return Sli(
         "completion",
         "OrderCompletionBudgetBurn",
         total,
-        f"({total} or {good} * 0) - ({good} or {total} * 0)",
+        f"({total} or {completions} * 0) - ({completions} or {total} * 0)",
         _budget(objectives.completion_share),
         f"{objectives.completion_share:g} % of orders end within {bound:g} s of the 202",
         "orders-lifecycle",

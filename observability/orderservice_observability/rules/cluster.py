@@ -29,13 +29,14 @@ def alerts(scope: Scope) -> Iterator[Alert]:
     # KEDA names the autoscaler it makes after its own object.
     scaler = f'horizontalpodautoscaler=~"(keda-hpa-)?{scope.name}-(api|worker)"'
     by = "by (namespace, horizontalpodautoscaler)"
-    now = scope.of_cluster("kube_horizontalpodautoscaler_status_current_replicas", scaler)
-    most = scope.of_cluster("kube_horizontalpodautoscaler_spec_max_replicas", scaler)
-    least = scope.of_cluster("kube_horizontalpodautoscaler_spec_min_replicas", scaler)
+    current = scope.of_cluster("kube_horizontalpodautoscaler_status_current_replicas", scaler)
+    maximum = scope.of_cluster("kube_horizontalpodautoscaler_spec_max_replicas", scaler)
+    minimum = scope.of_cluster("kube_horizontalpodautoscaler_spec_min_replicas", scaler)
     yield Alert(
         "OrderAutoscalerAtMaximum",
         # If minimum and maximum are equal, it cannot add any and nobody expects it to.
-        f"max {by} ({now}) >= max {by} ({most}) and max {by} ({most}) > max {by} ({least})",
+        f"max {by} ({current}) >= max {by} ({maximum})"
+        f" and max {by} ({maximum}) > max {by} ({minimum})",
         TICKET,
         "An autoscaler cannot add any more pods.",
         "{{ $labels.horizontalpodautoscaler }} has been at its maximum of {{ $value }} for 15 "
@@ -45,12 +46,12 @@ def alerts(scope: Scope) -> Iterator[Alert]:
         labels={"service": scope.service},
     )
     pods = f'pod=~"{scope.name}-(api|relay|worker|notifier|migrate)-.+"'
-    waiting = scope.of_cluster(
+    crash_loops = scope.of_cluster(
         "kube_pod_container_status_waiting_reason", pods, 'reason="CrashLoopBackOff"'
     )
     yield Alert(
         "OrderPodCrashLooping",
-        f"max by (namespace, pod, container) (max_over_time({waiting}[5m])) >= 1",
+        f"max by (namespace, pod, container) (max_over_time({crash_loops}[5m])) >= 1",
         PAGE,
         "A pod crashes every time it starts.",
         "{{ $labels.pod }}, container {{ $labels.container }}: CrashLoopBackOff.",

@@ -77,15 +77,15 @@ class Alert(msgspec.Struct, frozen=True):
     def _choices(self) -> str:
         if not self.about:
             return ""
-        since = f"&from=now-{self.shows}&to=now" if self.shows else ""
-        return self._service() + since
+        period = f"&from=now-{self.shows}&to=now" if self.shows else ""
+        return self._service() + period
 
     def _service(self) -> str:
         namespace, service = self.about
         # A template sees the labels of the expression only; that of `absent()` has no namespace.
         value = self.labels.get(service) or f"{{{{ $labels.{service} }}}}"
-        within = f"{{{{ with $labels.{namespace} }}}}&var-namespace={{{{ . }}}}{{{{ end }}}}"
-        return f"?var-service={value}{within}"
+        parameter = f"{{{{ with $labels.{namespace} }}}}&var-namespace={{{{ . }}}}{{{{ end }}}}"
+        return f"?var-service={value}{parameter}"
 
 
 class Group(msgspec.Struct, frozen=True):

@@ -83,11 +83,11 @@ def _condition(kind: str, matcher: str) -> str:
 
 def _operator() -> Iterator[Alert]:
     reconciles = "orderservice_reconcile_total"
-    failed = "sum(rate(" + select(reconciles, 'result="failed"') + "[10m]))"
+    failures = "sum(rate(" + select(reconciles, 'result="failed"') + "[10m]))"
     total = f"sum(rate({select(reconciles)}[10m]))"
     yield Alert(
         "OperatorReconcileErrors",
-        f"{failed} / {total} > 0.1",
+        f"{failures} / {total} > 0.1",
         TICKET,
         "Many reconciliations fail.",
         "{{ $value | humanizePercentage }} of the operator's reconciliations failed in the last 10 "

@@ -145,12 +145,12 @@ def _integrity(scope: Scope) -> Iterator[Alert]:
 
 
 def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
-    dead = scope.of("messaging_queue_messages", 'queue=~".+[.]dead"')
+    dead_letters = scope.of("messaging_queue_messages", 'queue=~".+[.]dead"')
     unrouted = scope.of("messaging_queue_messages", 'queue="orders.unrouted"')
     consumers = scope.of("messaging_queue_consumers", WORK_QUEUES)
     yield Alert(
         "OrderDeadLetters",
-        f"max by ({BY}, queue) ({dead}) > 0",
+        f"max by ({BY}, queue) ({dead_letters}) > 0",
         TICKET,
         "Messages were dead-lettered and wait for a person.",
         "{{ $labels.queue }} holds {{ $value }} messages. They stay until someone replays or drops "
@@ -256,11 +256,11 @@ def _dependencies(scope: Scope) -> Iterator[Alert]:
         held_for="5m",
         keep_firing=OUTLIVES,
     )
-    for name, (every, bad, summary) in _FALLBACKS.items():
-        some, total = scope.of(every[0], *every[1:], bad), scope.of(*every)
+    for name, (metric, matcher, summary) in _FALLBACKS.items():
+        failures, total = scope.of(metric[0], *metric[1:], matcher), scope.of(*metric)
         yield Alert(
             name,
-            f"sum by ({BY}) (rate({some}[5m])) / sum by ({BY}) (rate({total}[5m])) > {_MANY}",
+            f"sum by ({BY}) (rate({failures}[5m])) / sum by ({BY}) (rate({total}[5m])) > {_MANY}",
             TICKET,
             summary,
             "{{ $value | humanizePercentage }} of the requests in the last five minutes: Redis is"
@@ -296,11 +296,11 @@ def _breaker(name: str, scope: Scope, matcher: str, severity: str, upstream: str
 
 def _processes(scope: Scope) -> Iterator[Alert]:
     requests = scope.of("gateway_requests_total", 'scope="api"')
-    now = f"sum by ({BY}) (rate({requests}[10m]))"
-    before = f"sum by ({BY}) (rate({requests}[1h] offset 15m))"
+    current_rate = f"sum by ({BY}) (rate({requests}[10m]))"
+    earlier_rate = f"sum by ({BY}) (rate({requests}[1h] offset 15m))"
     yield Alert(
         "OrderTrafficGone",
-        f"({before} > {_TRAFFIC} unless {now} > {before} * {_MANY})",
+        f"({earlier_rate} > {_TRAFFIC} unless {current_rate} > {earlier_rate} * {_MANY})",
         PAGE,
         "Almost no requests arrive.",
         "Traffic was {{ $value }} requests a second in the hour before; now it is less than 5 % of "
@@ -312,11 +312,11 @@ def _processes(scope: Scope) -> Iterator[Alert]:
         f"sum by ({BY}) (rate({scope.of(f'http_server_{name}')}[5m]))"
         for name in ("request_duration_seconds_sum", "waiting_seconds_total")
     )
-    busy = f"({requests_s} - ({waits_s} or {requests_s} * 0))"  # older pods do not count waiting
+    busy_s = f"({requests_s} - ({waits_s} or {requests_s} * 0))"  # older pods do not count waiting
     workers = scope.of("http_server_workers")
     yield Alert(
         "OrderApiSaturated",
-        f"{busy} / sum by ({BY}) ({workers}) > 0.8",
+        f"{busy_s} / sum by ({BY}) ({workers}) > 0.8",
         TICKET,
         "The api's processes are nearly always busy.",
         "They are busy {{ $value | humanizePercentage }} of the time: requests begin to queue.",
@@ -335,12 +335,12 @@ def _processes(scope: Scope) -> Iterator[Alert]:
         f"sum by ({BY}, pod) (increase({scope.of(f'http_server_worker_{event}_total')}[10m]))"
         for event in ("starts", "exits")
     )
-    began = scope.of("process_start_time_seconds", 'component="api"')
+    starts_at = scope.of("process_start_time_seconds", 'component="api"')
     yield Alert(
         "OrderApiWorkersCrashing",
         f"{starts} - {exits} > {_CRASHES} "
         # The first processes of a new pod do not replace crashed ones.
-        f"unless sum by ({BY}, pod) (time() - {began} < {_NEW_S})",
+        f"unless sum by ({BY}, pod) (time() - {starts_at} < {_NEW_S})",
         PAGE,
         "Processes of an api crash repeatedly.",
         "{{ $value | humanize }} processes of {{ $labels.pod }} crashed or were killed within 10 "

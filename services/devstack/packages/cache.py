@@ -27,20 +27,20 @@ def keep(name: str, make: Callable[[Path], None]) -> Path:
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder.parent))
     try:
-        make(part)
-        part.chmod(0o755)
-        move(part, folder)
+        make(scratch)
+        scratch.chmod(0o755)
+        move(scratch, folder)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
     return folder
 
 
-def move(part: Path, folder: Path) -> None:
+def move(scratch: Path, folder: Path) -> None:
     """Rename into place, unless another run did so before."""
     try:
-        part.rename(folder)
+        scratch.rename(folder)
     except OSError:
         if not folder.exists():
             raise

@@ -32,18 +32,19 @@ def system() -> str:
 
 
 def fetch(
-    roots: tuple[str, ...], folder: Path, pattern: str | None = None, absent: str = NOTHING
+    roots: tuple[str, ...], folder: Path, pattern: str | None = None, missing_pattern: str = NOTHING
 ) -> list[str]:
     """Unpack `roots` and their dependencies into `folder`; return the names of the package files.
 
     `pattern` selects dependencies by name; without it only the roots are taken. A package is
-    fetched only if the system lacks it, or if its name matches `absent`. Raises: FetchFailed.
+    fetched only if the system lacks it, or if its name matches `missing_pattern`.
+    Raises: FetchFailed.
     """
     if not all(map(shutil.which, ("apt-get", "apt-config", "dpkg-deb"))):
         message = "apt is not on this machine"
         raise FetchFailed(message)
     with tempfile.TemporaryDirectory(prefix="devstack-apt-") as scratch:
-        apt = private_apt(Path(scratch), absent)
+        apt = private_apt(Path(scratch), missing_pattern)
         apt("update")
         names: Iterable[str] = roots
         if pattern is not None:
@@ -61,11 +62,11 @@ def unpack(apt: Callable[..., str], names: Iterable[str], scratch: Path, folder:
     return [file.name for file in files]
 
 
-def private_apt(scratch: Path, absent: str) -> Callable[..., str]:
+def private_apt(scratch: Path, missing_pattern: str) -> Callable[..., str]:
     """Return an apt command whose lists, cache and list of installed packages are in `scratch`."""
     for name in ("state/lists/partial", "cache/archives/partial", "packages"):
         (scratch / name).mkdir(parents=True)
-    (scratch / "status").write_text(status_without(absent))
+    (scratch / "status").write_text(status_without(missing_pattern))
     settings = command(["apt-config", "dump"])
     (scratch / "apt.conf").write_text(configuration(scratch, settings))
     environment = {**os.environ, "APT_CONFIG": str(scratch / "apt.conf"), "LC_ALL": "C"}
@@ -79,8 +80,8 @@ def private_apt(scratch: Path, absent: str) -> Callable[..., str]:
 
 def configuration(scratch: Path, settings: str) -> str:
     """Copy the machine's apt settings (proxy, certificates) without its hooks and folders."""
-    theirs = [line for line in settings.splitlines() if not line.startswith(UNWANTED)]
-    ours = {
+    lines = [line for line in settings.splitlines() if not line.startswith(UNWANTED)]
+    options = {
         "Dir::Etc::main": "/dev/null",
         "Dir::Etc::parts": "/dev/null",
         "Dir::State": scratch / "state",
@@ -93,13 +94,13 @@ def configuration(scratch: Path, settings: str) -> str:
         "Acquire::Retries": "2",
         "Debug::NoLocking": "true",
     }
-    return "\n".join([*theirs, *(f'{key} "{value}";' for key, value in ours.items())]) + "\n"
+    return "\n".join([*lines, *(f'{key} "{value}";' for key, value in options.items())]) + "\n"
 
 
-def status_without(absent: str, status: Path = STATUS) -> str:
-    """Return the list of installed packages without those whose name matches `absent`."""
+def status_without(missing_pattern: str, status: Path = STATUS) -> str:
+    """Return the list of installed packages without those whose name matches `missing_pattern`."""
     stanzas = status.read_text(errors="replace").split("\n\n") if status.exists() else []
-    name = re.compile(rf"Package: (?:{absent})$", re.MULTILINE)
+    name = re.compile(rf"Package: (?:{missing_pattern})$", re.MULTILINE)
     return "\n\n".join(stanza for stanza in stanzas if not name.search(stanza))
 
 

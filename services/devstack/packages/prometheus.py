@@ -29,9 +29,9 @@ TEMPLATES = b"/usr/share/prometheus/alertmanager"
 OUR_TEMPLATES = b"./sr/share/prometheus/alertmanager"
 
 
-def program(of: str) -> Path:
+def program(name: str) -> Path:
     """Return a program of the release, fetched or not."""
-    return usr() / "bin" / of
+    return usr() / "bin" / name
 
 
 def pages() -> Path:

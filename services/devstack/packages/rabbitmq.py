@@ -27,11 +27,11 @@ def link_plugins(folder: Path) -> None:
 def needed(plugins: dict[str, Path], roots: tuple[str, ...]) -> set[str]:
     """Return the plugins and all that their `applications` name."""
     names: set[str] = set()
-    waiting = [name for name in roots if name in plugins]
-    while waiting:
-        name = waiting.pop()
+    queue = [name for name in roots if name in plugins]
+    while queue:
+        name = queue.pop()
         names.add(name)
-        waiting += [
+        queue += [
             n
             for n in applications(plugins[name] / "ebin" / f"{name}.app")
             if n in plugins.keys() - names
@@ -41,8 +41,8 @@ def needed(plugins: dict[str, Path], roots: tuple[str, ...]) -> set[str]:
 
 def applications(app: Path) -> list[str]:
     """Return the applications that an Erlang application file names."""
-    listed = re.search(r"\{applications,\s*\[(.*?)\]", app.read_text(), re.DOTALL)
-    return re.findall(r"\w+", listed[1]) if listed else []
+    match = re.search(r"\{applications,\s*\[(.*?)\]", app.read_text(), re.DOTALL)
+    return re.findall(r"\w+", match[1]) if match else []
 
 
 RELEASE = Release(

@@ -193,17 +193,17 @@ def copy_certificate(cluster: Cluster, folder: Path) -> None:
 
 def make_cluster(cluster: Cluster, data: Path) -> None:
     """Run initdb beside the final place and rename: a killed run leaves nothing half made."""
-    part = data.with_name(f"{data.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    scratch = data.with_name(f"{data.name}.part")
+    shutil.rmtree(scratch, ignore_errors=True)
     secret = write(data.parent / "password", cluster.password)
     options = ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
-    run(cluster, "initdb", "-D", str(part), "-U", ADMIN, f"--pwfile={secret}", *options)
+    run(cluster, "initdb", "-D", str(scratch), "-U", ADMIN, f"--pwfile={secret}", *options)
     secret.unlink()
-    write(part / "conf.d.conf", SETTINGS)
-    with (part / "postgresql.conf").open("a") as file:
+    write(scratch / "conf.d.conf", SETTINGS)
+    with (scratch / "postgresql.conf").open("a") as file:
         file.write("include_if_exists = 'conf.d.conf'\n")
-    make_database(cluster, part)
-    part.rename(data)
+    make_database(cluster, scratch)
+    scratch.rename(data)
 
 
 def make_database(cluster: Cluster, data: Path) -> None:
@@ -249,17 +249,17 @@ def prepare_replica(cluster: Cluster, data: Path) -> None:
 
 def copy_primary(cluster: Cluster, data: Path) -> None:
     """Copy the primary beside the final place and rename."""
-    part = data.with_name(f"{data.name}.part")
-    for old in (data, part):
-        shutil.rmtree(old, ignore_errors=True)
+    scratch = data.with_name(f"{data.name}.part")
+    for folder in (data, scratch):
+        shutil.rmtree(folder, ignore_errors=True)
     parameters = {"host": HOST, "port": str(cluster.port), "user": ADMIN}
     parameters |= cluster.verified_by(data.parent / "authority.pem")
     source = " ".join(f"{name}={value}" for name, value in parameters.items())
     options = ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]
     # Not on the command line, which every user of the machine can read.
     password = {"PGPASSWORD": cluster.password}
-    run(cluster, "pg_basebackup", "-D", str(part), "-d", source, *options, more=password)
-    part.rename(data)
+    run(cluster, "pg_basebackup", "-D", str(scratch), "-d", source, *options, variables=password)
+    scratch.rename(data)
 
 
 def can_follow(cluster: Cluster, data: Path) -> bool:
@@ -267,9 +267,13 @@ def can_follow(cluster: Cluster, data: Path) -> bool:
     if not (data / "standby.signal").exists():
         return False
     origin = cluster.data(cluster.name)
-    ours, theirs = control(cluster, data), control(cluster, origin)
-    same = ours["Database system identifier"] == theirs["Database system identifier"]
-    return same and (origin / "pg_wal" / ours["Latest checkpoint's REDO WAL file"]).exists()
+    standby_data, primary_data = control(cluster, data), control(cluster, origin)
+    is_same = (
+        standby_data["Database system identifier"] == primary_data["Database system identifier"]
+    )
+    return (
+        is_same and (origin / "pg_wal" / standby_data["Latest checkpoint's REDO WAL file"]).exists()
+    )
 
 
 def control(cluster: Cluster, data: Path) -> dict[str, str]:
@@ -319,16 +323,16 @@ def scalar(url: str, query: str) -> object:
 
 
 def run(
-    cluster: Cluster, program: str, *args: str, text: str = "", more: Mapping[str, str] = NONE
+    cluster: Cluster, program: str, *args: str, text: str = "", variables: Mapping[str, str] = NONE
 ) -> str:
-    """Run one of PostgreSQL's programs and wait, with `more` environment variables.
+    """Run one of PostgreSQL's programs and wait, with further environment `variables`.
 
     Raises: RuntimeError with its output.
     """
     programs = cluster.programs()
     argv = [*unprivileged.prefix(), str(programs.folder / program), *args]
     environment = server_environment(cluster.state) | {"TZ": "UTC", "LC_ALL": "C"}
-    environment |= {**programs.environment, **more}
+    environment |= {**programs.environment, **variables}
     process = subprocess.run(
         argv, input=text, capture_output=True, text=True, env=environment, cwd="/", check=False
     )

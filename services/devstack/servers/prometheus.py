@@ -67,20 +67,20 @@ def write_rules(source: Path, target: Path) -> None:
 
     target.mkdir(exist_ok=True)
     for file in source.glob("*.rules.yaml"):
-        written = yaml.safe_load(file.read_text())
-        for group in written["groups"]:
+        rules = yaml.safe_load(file.read_text())
+        for group in rules["groups"]:
             group["rules"] = [r for r in group["rules"] if r.get("alert") != OPERATOR_ABSENT]
-        (target / file.name).write_bytes(msgspec.json.encode(written))
+        (target / file.name).write_bytes(msgspec.json.encode(rules))
 
 
 def configuration(settings: Settings, rules: Path) -> dict[str, Any]:
     """Return Prometheus' configuration, with the folder of its rules."""
-    every = f"{settings.scrape_s}s"
-    notified = [f"{HOST}:{settings.ports['alertmanager']}"]
+    interval = f"{settings.scrape_s}s"
+    targets = [f"{HOST}:{settings.ports['alertmanager']}"]
     return {
-        "global": {"scrape_interval": every, "evaluation_interval": every},
+        "global": {"scrape_interval": interval, "evaluation_interval": interval},
         "rule_files": [str(rules / "*.rules.yaml")],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": notified}]}]},
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": targets}]}]},
         "scrape_configs": [
             {"job_name": SERVICE, "static_configs": [target(settings, p) for p in PROCESSES]},
             {"job_name": OPERATOR, "file_sd_configs": [{"files": ["operator.json"]}]},

@@ -268,11 +268,11 @@ def speaks_amqp(port: int, verified_by: ssl.SSLContext | None = None) -> bool:
 
 def prepare_logins(broker: Broker, vhost: str = "/") -> None:
     """Create the users of the processes, or set their passwords and permissions again."""
-    for process, allowed in permissions().items():
+    for process, rights in permissions().items():
         name = f"{LOGIN_PREFIX}{process}"
-        user = {"password": broker.password_of(process), "tags": allowed.tags}
+        user = {"password": broker.password_of(process), "tags": rights.tags}
         put(broker, f"users/{name}", user)
-        patterns = {"configure": allowed.configure, "write": allowed.write, "read": allowed.read}
+        patterns = {"configure": rights.configure, "write": rights.write, "read": rights.read}
         put(broker, f"permissions/{quote(vhost, safe='')}/{name}", patterns)
 
 

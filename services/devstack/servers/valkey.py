@@ -39,16 +39,16 @@ class Access(NamedTuple):
     @property
     def rules(self) -> str:
         """Return the contents of the server's file of users."""
-        nobody = f"on nopass {EVERYTHING}" if self.everything else NOBODY
+        default_rules = f"on nopass {EVERYTHING}" if self.everything else NOBODY
         logins = {USER: (self.password, installation())} | {
             f"{LOGIN_PREFIX}{process}": (self.password_of(process), rules)
             for process, rules in users().items()
         }
-        lines = [f"user default {nobody}"]
+        lines = [f"user default {default_rules}"]
         for user, (password, rules) in logins.items():
             digest = hashlib.sha256(password.encode()).hexdigest()
-            allowed = EVERYTHING if self.everything else rules.acl(self.prefix)
-            lines.append(f"user {user} on #{digest} {allowed}")
+            acl = EVERYTHING if self.everything else rules.acl(self.prefix)
+            lines.append(f"user {user} on #{digest} {acl}")
         return "\n".join((*lines, ""))
 
     def password_of(self, process: str) -> str:
@@ -78,11 +78,12 @@ def component(
     *,
     access: Access | None = None,
     tls: ServerTls | None = None,
-    **more: str,
+    **further_options: str,
 ) -> Component:
-    """Describe a server that evicts when it is full and never saves; `more` options have _ for -.
+    """Describe a server that evicts when it is full and never saves.
 
     Without `access` everybody may do everything. With `tls` it speaks only TLS.
+    `further_options` are written with _ in place of -.
     """
     folder = state / name
     users = folder / "users.acl"
@@ -96,7 +97,7 @@ def component(
         "maxmemory-policy": "allkeys-lru",
         "daemonize": "no",
         **({} if access is None else {"aclfile": str(users)}),
-        **{key.replace("_", "-"): value for key, value in more.items()},
+        **{key.replace("_", "-"): value for key, value in further_options.items()},
     }
     flags = [word for key, value in options.items() for word in (f"--{key}", value)]
 
