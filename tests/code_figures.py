@@ -80,12 +80,12 @@ def _local_names(tree: ast.AST) -> Iterator[str]:
     """Yield each parameter and each name that a function binds, once per function."""
     for function in ast.walk(tree):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            bound = {part.arg for part in ast.walk(function.args) if isinstance(part, ast.arg)}
+            bound = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
             if not isinstance(function, ast.Lambda):
                 bound |= {
-                    part.id
-                    for part in ast.walk(function)
-                    if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+                    node.id
+                    for node in ast.walk(function)
+                    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
                 }
             yield from bound
 

@@ -103,11 +103,11 @@ def page(load: Load) -> list[str]:
     kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(load.sent.items()))
     answers = ", ".join(f"{status}: {count}" for status, count in sorted(load.answers.items()))
     grown = max(load.growth().values(), default=0) / MIB
-    ends = f"{load.unexpected} x 5xx not asked for, {len(load.lost())} processes lost"
+    problems = f"{load.unexpected} x 5xx not asked for, {len(load.lost())} processes lost"
     return [
         f"  {load.count} inputs in {load.took_s:.0f} s: {kinds}",
         f"  answers: {answers}",
-        f"  {ends}, {grown:.1f} MiB grown at most after the first 40 %",
+        f"  {problems}, {grown:.1f} MiB grown at most after the first 40 %",
     ]
 
 

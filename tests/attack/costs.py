@@ -40,17 +40,19 @@ def measure(target: Target, times: int = _TIMES) -> dict[str, Cost]:
     wire = Wire(target.api.port)
     (worker,) = target.workers()
     try:
-        return {name: _cost(wire, worker, sent, times) for name, sent in _requests(target).items()}
+        return {
+            name: _cost(wire, worker, message, times) for name, message in _requests(target).items()
+        }
     finally:
         wire.close()
 
 
-def _cost(wire: Wire, worker: psutil.Process, sent: bytes, times: int) -> Cost:
+def _cost(wire: Wire, worker: psutil.Process, message: bytes, times: int) -> Cost:
     for _ in range(5):
-        status = wire.ask(sent).status
+        status = wire.ask(message).status
     cpu_ns, memory = _cpu_ns(worker.pid), worker.memory_info().rss
     for _ in range(times):
-        wire.ask(sent)
+        wire.ask(message)
     spent_ns = _cpu_ns(worker.pid) - cpu_ns
     grown = worker.memory_info().rss - memory
     return Cost(spent_ns / times / 1e6, grown / times / 1000, status)

@@ -52,8 +52,8 @@ def generate(seed: int, authorization: str | None) -> Input:
         case "stream":
             return Input(kind, stream(seed).pieces, server, whole=False)
         case "framing":
-            sent, once = _framing(chance)
-            return Input(kind, [sent], server, whole=False, once=once)
+            message, once = _framing(chance)
+            return Input(kind, [message], server, whole=False, once=once)
     fields = [f"Authorization: Bearer {authorization}"] if authorization else []
     maker = _MAKERS[kind][1]
     return Input(kind, [maker(chance, fields)], server)
@@ -152,8 +152,8 @@ def _framing(chance: Chance) -> tuple[bytes, bool]:
     inner = b"GET /health HTTP/1.1\r\nHost: orders.example\r\n\r\n"
     body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(inner), inner) if chance.random() < 0.5 else inner
     target = chance.choice((b"/api/orders", b"/health", b"/"))
-    sent = b"POST %b HTTP/1.1\r\n%b\r\n\r\n%b" % (target, b"\r\n".join(lines), body)
-    return sent, odd in _FRAMES
+    message = b"POST %b HTTP/1.1\r\n%b\r\n\r\n%b" % (target, b"\r\n".join(lines), body)
+    return message, odd in _FRAMES
 
 
 def _body(chance: Chance, fields: list[str]) -> bytes:
@@ -239,7 +239,7 @@ def _token(chance: Chance, _fields: list[str]) -> bytes:
 
 def signed(header: dict[str, Any], content: dict[str, Any]) -> str:
     """Sign whatever it is, as a careless or a hostile issuer would."""
-    head = ".".join(_part(part) for part in (header, content))
+    head = ".".join(_part(text) for text in (header, content))
     mac = hmac.digest(SECRET.encode(), head.encode(), "sha256")
     return f"{head}.{_base64(mac)}"
 

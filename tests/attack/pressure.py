@@ -43,11 +43,11 @@ def waits(target: Target, clients: int) -> dict[str, Wait]:
 
 def _waited(target: Target, clients: int, opening: bytes, more: bytes) -> Wait:
     longest_s, refused = 0.0, 0
-    wire, sent = Wire(target.gateway_port), request("GET", "/api/orders/1", target.fields())
+    wire, message = Wire(target.gateway_port), request("GET", "/api/orders/1", target.fields())
     with _crowd(target.gateway_port, clients, opening, more):
         for _ in range(PROBES):
             began_s = time.monotonic()
-            refused += not _served(wire, sent)
+            refused += not _served(wire, message)
             longest_s = max(longest_s, time.monotonic() - began_s)
             # For a second in all: many requests at once are shed with others, but not for long.
             time.sleep(_EVERY_S)
@@ -55,9 +55,9 @@ def _waited(target: Target, clients: int, opening: bytes, more: bytes) -> Wait:
     return Wait(longest_s * 1000, refused)
 
 
-def _served(wire: Wire, sent: bytes) -> bool:
+def _served(wire: Wire, message: bytes) -> bool:
     try:
-        return wire.ask(sent).status in (200, 404)
+        return wire.ask(message).status in (200, 404)
     except NoAnswer:
         return False
 

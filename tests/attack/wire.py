@@ -43,15 +43,15 @@ class Wire:
         self._port = port
         self._socket: socket.socket | None = None
 
-    def ask(self, sent: bytes) -> Answer:
+    def ask(self, message: bytes) -> Answer:
         """Send a request that is whole and return its answer. Raises NoAnswer."""
         reused = self._socket is not None
         try:
-            return self._exchange(sent)
+            return self._exchange(message)
         except (OSError, NoAnswer) as error:
             self.close()
             if reused:  # a server may close a kept connection at any time
-                return self.ask(sent)
+                return self.ask(message)
             raise NoAnswer(repr(error)) from None
 
     def close(self) -> None:
@@ -60,12 +60,12 @@ class Wire:
             self._socket.close()
         self._socket = None
 
-    def _exchange(self, sent: bytes) -> Answer:
+    def _exchange(self, message: bytes) -> Answer:
         if self._socket is None:
             self._socket = connect(self._port)
         with suppress(BrokenPipeError, ConnectionResetError):  # answered before the end of a body
-            self._socket.sendall(sent)
-        answer = _read(self._socket, head_only=sent.startswith(b"HEAD "))
+            self._socket.sendall(message)
+        answer = _read(self._socket, head_only=message.startswith(b"HEAD "))
         if b"\r\nconnection: close" in answer.head.lower():
             self.close()
         return answer
@@ -85,14 +85,14 @@ def statuses(port: int, pieces: Sequence[bytes]) -> list[int]:
     return [int(status) for status in _STATUS.findall(answer)]
 
 
-def answers(port: int, sent: bytes) -> list[int]:
+def answers(port: int, message: bytes) -> list[int]:
     """Send bytes, keep the connection open, and return the statuses of all answers.
 
     Who ends sending is taken for one that has gone, and gets fewer answers than requests.
     """
     received = b""
     with connect(port) as connection:
-        connection.sendall(sent)
+        connection.sendall(message)
         connection.settimeout(_FIRST_S)
         with suppress(TimeoutError, ConnectionResetError):
             while block := connection.recv(65_536):

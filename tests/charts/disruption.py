@@ -21,12 +21,12 @@ def _budgets(manifests: list[Manifest]) -> Iterator[str]:
         if len(selected) != 1:
             yield f"the budget {name} selects the pods of {len(selected)} workloads"
             continue
-        fewest, most = _bounds(manifests, selected[0])
+        fewest, maximum = _bounds(manifests, selected[0])
         spare = spec.get("maxUnavailable", fewest - spec.get("minAvailable", 0))
         if min(spare, fewest) < 1:
             yield f"the budget {name} lets none of {fewest} pods go"
-        if spare >= most:
-            yield f"the budget {name} lets all of {most} pods go"
+        if spare >= maximum:
+            yield f"the budget {name} lets all of {maximum} pods go"
 
 
 def _autoscalers(manifests: list[Manifest]) -> Iterator[str]:
@@ -50,14 +50,14 @@ def _bounds(manifests: list[Manifest], workload: Manifest) -> tuple[int, float]:
 
     One without a number has as many as somebody outside of the manifests sets.
     """
-    for kind, fewest, most in (
+    for kind, fewest, maximum in (
         ("HorizontalPodAutoscaler", "minReplicas", "maxReplicas"),
         ("ScaledObject", "minReplicaCount", "maxReplicaCount"),
     ):
         for scaler in _of_kind(manifests, kind):
             spec = scaler["spec"]
             if spec["scaleTargetRef"]["name"] == workload["metadata"]["name"]:
-                return spec[fewest], spec[most]
+                return spec[fewest], spec[maximum]
     replicas = workload["spec"].get("replicas")
     return (1, math.inf) if replicas is None else (replicas, replicas)
 

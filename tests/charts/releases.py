@@ -99,11 +99,11 @@ def contents(api: Api, namespace: str) -> dict[str, Object]:
 
 def settled(api: Api, namespace: str) -> dict[str, Object]:
     """Return them as soon as they no longer change."""
-    before: dict[str, Object] = {}
+    objects_before: dict[str, Object] = {}
     deadline = time.monotonic() + WITHIN_S
-    while (now := contents(api, namespace)) != before:
+    while (now := contents(api, namespace)) != objects_before:
         assert time.monotonic() < deadline, "the namespace does not come to rest"
-        before = now
+        objects_before = now
         time.sleep(_QUIET_S)
     return now
 

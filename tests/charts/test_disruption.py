@@ -54,9 +54,9 @@ def budget(**spec: int) -> dict[str, Any]:
     return {"kind": "PodDisruptionBudget", "metadata": {"name": "p"}, "spec": selector | spec}
 
 
-def scaler(least: int, most: int, target: str = "d") -> dict[str, Any]:
+def scaler(least: int, maximum: int, target: str = "d") -> dict[str, Any]:
     reference = {"kind": "Deployment", "name": target}
-    spec = {"minReplicas": least, "maxReplicas": most, "scaleTargetRef": reference}
+    spec = {"minReplicas": least, "maxReplicas": maximum, "scaleTargetRef": reference}
     return {"kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"}, "spec": spec}
 
 

@@ -38,9 +38,9 @@ def test_kind_takes_it(tmp_path: Path) -> None:
 
 
 def test_kind_would_not_take_anything(tmp_path: Path) -> None:
-    wrong = tmp_path / "kind.yaml"
-    wrong.write_text(CONFIG.read_text().replace("extraPortMappings", "extraPorts"))
-    assert "field extraPorts not found" in said_of(wrong, tmp_path)
+    file = tmp_path / "kind.yaml"
+    file.write_text(CONFIG.read_text().replace("extraPortMappings", "extraPorts"))
+    assert "field extraPorts not found" in said_of(file, tmp_path)
 
 
 def test_a_cluster_of_kind_takes_no_port_of_the_local_stack() -> None:

@@ -125,12 +125,12 @@ def installed_again(api: Api, cluster_helm: Helm, installed: States) -> Change:
     assert installed
 
     def install(api: Api, namespace: str) -> tuple[dict[str, Object], dict[str, Object]]:
-        before = settled(api, namespace)
+        objects_before = settled(api, namespace)
         if namespace == SYSTEM:
             cluster_helm.install(OPERATOR_RELEASE, OPERATOR, SYSTEM)
         else:
             cluster_helm.install("orders", ENVIRONMENT, namespace, *values_in(namespace))
-        return before, settled(api, namespace)
+        return objects_before, settled(api, namespace)
 
     return side_by_side(api, install, (*NAMESPACES, SYSTEM))
 
@@ -141,10 +141,10 @@ def upgraded(
 ) -> States:
     """Change a setting of the workers."""
     assert installed_again
-    more = ("--set=spec.worker.prefetch=33",)
+    fields = ("--set=spec.worker.prefetch=33",)
 
     def upgrade(api: Api, namespace: str) -> State:
-        cluster_helm.install("orders", ENVIRONMENT, namespace, *values_in(namespace), *more)
+        cluster_helm.install("orders", ENVIRONMENT, namespace, *values_in(namespace), *fields)
         wait_until_rolled_out(api, operator, namespace)
         return state_of(api, namespace)
 
@@ -174,10 +174,10 @@ def uninstalled(api: Api, cluster_helm: Helm, rolled_back: States) -> dict[str, 
     def uninstall(api: Api, namespace: str) -> set[str]:
         cluster_helm("uninstall", "orders", "--namespace", namespace, "--wait", "--timeout=2m")
         secrets = instructions.secrets(namespace.removeprefix("shop-"))
-        allowed = {f"secrets/{name}" for name in secrets}
+        names = {f"secrets/{name}" for name in secrets}
         with suppress(TimeoutError):
-            api.wait(lambda: inventory(api, namespace) <= allowed, within_s=WITHIN_S)
-        return inventory(api, namespace) - allowed
+            api.wait(lambda: inventory(api, namespace) <= names, within_s=WITHIN_S)
+        return inventory(api, namespace) - names
 
     return side_by_side(api, uninstall)
 
@@ -241,29 +241,35 @@ def test_every_secret_that_a_pod_reads_is_there(environment: str, api: Api) -> N
 
 @pytest.mark.parametrize("namespace", [*NAMESPACES, SYSTEM])
 def test_installing_again_changes_nothing(namespace: str, installed_again: Change) -> None:
-    before, after = installed_again[namespace]
-    assert len(before) > 10
-    assert after == before
+    objects_before, objects_after = installed_again[namespace]
+    assert len(objects_before) > 10
+    assert objects_after == objects_before
 
 
 def test_an_upgrade_replaces_only_the_pods_that_changed(
     environment: str, installed: States, upgraded: States
 ) -> None:
-    before, after = installed[environment], upgraded[environment]
-    changed = {name for name, version in after.versions.items() if version != before.versions[name]}
+    objects_before, objects_after = installed[environment], upgraded[environment]
+    changed = {
+        name
+        for name, version in objects_after.versions.items()
+        if version != objects_before.versions[name]
+    }
     assert changed == {"orders-worker"}
-    assert after.worker["ORDERS_WORKER_PREFETCH"] == "33"
-    replaced = before.pods - after.pods
+    assert objects_after.worker["ORDERS_WORKER_PREFETCH"] == "33"
+    replaced = objects_before.pods - objects_after.pods
     assert all(pod.startswith("orders-worker-") for pod in replaced)
 
 
 def test_a_rollback_replaces_them_again_and_no_others(
     environment: str, installed: States, upgraded: States, rolled_back: States
 ) -> None:
-    before, after = installed[environment], rolled_back[environment]
-    assert after.versions == before.versions
-    assert after.worker["ORDERS_WORKER_PREFETCH"] == "10"
-    assert before.pods - after.pods == before.pods - upgraded[environment].pods
+    objects_before, objects_after = installed[environment], rolled_back[environment]
+    assert objects_after.versions == objects_before.versions
+    assert objects_after.worker["ORDERS_WORKER_PREFETCH"] == "10"
+    assert (
+        objects_before.pods - objects_after.pods == objects_before.pods - upgraded[environment].pods
+    )
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
@@ -279,9 +285,9 @@ def test_the_operators_pods_are_admitted_and_ready(api: Api, operator: OperatorP
 def test_helm_3_takes_over_what_helm_4_installed(
     api: Api, operator: OperatorProcess, cluster_helm3: Helm
 ) -> None:
-    before, running = versions(api, SYSTEM), pods(api, SYSTEM)
+    objects_before, running = versions(api, SYSTEM), pods(api, SYSTEM)
     cluster_helm3.install(OPERATOR_RELEASE, OPERATOR, SYSTEM)
-    assert versions(api, SYSTEM) == before
+    assert versions(api, SYSTEM) == objects_before
     assert pods(api, SYSTEM) == running
 
 

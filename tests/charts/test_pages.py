@@ -120,9 +120,9 @@ def expected(command: str) -> int:
 
 
 def test_every_command_of_the_pages_is_carried_out(answers: Answers) -> None:
-    wrong = [text for command, (code, text) in answers.items() if code != expected(command)]
+    failures = [text for command, (code, text) in answers.items() if code != expected(command)]
     assert len(answers) > 15
-    assert wrong == [], "\n".join(wrong)
+    assert failures == [], "\n".join(failures)
 
 
 def test_the_plan_names_what_the_service_will_be_made_of(answers: Answers) -> None:
@@ -162,9 +162,9 @@ def test_the_secrets_of_the_page_are_those_that_its_resource_reads(
 
 
 def test_no_command_is_left_out_for_nothing() -> None:
-    every = [command for page in PAGES for command in typed.commands(page)]
+    commands = [command for page in PAGES for command in typed.commands(page)]
     needless = [
-        words for words in LEFT_OUT if not any(command.startswith(words) for command in every)
+        words for words in LEFT_OUT if not any(command.startswith(words) for command in commands)
     ]
     assert needless == []
 

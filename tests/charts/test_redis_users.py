@@ -40,8 +40,13 @@ def port(entries: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
     folder, number = tmp_path_factory.mktemp("valkey"), free_port()
     for name in ("valkey.conf", "users.acl"):
         (folder / name).write_text(entries[name])
-    here = {"port": number, "bind": "127.0.0.1", "dir": folder, "aclfile": folder / "users.acl"}
-    options = [word for key, value in here.items() for word in (f"--{key}", str(value))]
+    server_options = {
+        "port": number,
+        "bind": "127.0.0.1",
+        "dir": folder,
+        "aclfile": folder / "users.acl",
+    }
+    options = [word for key, value in server_options.items() for word in (f"--{key}", str(value))]
     program = Program(
         replace(
             valkey.component(folder, number),

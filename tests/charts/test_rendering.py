@@ -81,8 +81,8 @@ def test_it_lints_strictly(helm: Helm, chart: Path, values: tuple[str, ...]) -> 
 
 
 def test_every_manifest_is_valid_in_the_last_three_minors(rendered: list[dict[str, Any]]) -> None:
-    ours = [manifest for manifest in rendered if manifest["kind"] not in FOREIGN]
-    for manifest, minor in product(ours, MINORS):
+    manifests = [manifest for manifest in rendered if manifest["kind"] not in FOREIGN]
+    for manifest, minor in product(manifests, MINORS):
         kubernetes_validate.validate(manifest, minor, strict=True)
 
 
@@ -301,7 +301,9 @@ def test_a_load_test_is_a_master_and_workers_that_the_load_tests_understand(helm
     options = ("--set=loadTest.enabled=true,loadTest.scenario=spike,loadTest.workers=3",)
     commands = commands_of(helm4.template(ENVIRONMENT, *values_of("staging"), *options))
     understood = {name: cli.parser().parse_args(command[3:]) for name, command in commands.items()}
-    master, worker = (understood[f"orders-load-{part}-first"] for part in ("master", "worker"))
+    master, worker = (
+        understood[f"orders-load-{component}-first"] for component in ("master", "worker")
+    )
     assert (master.scenario, master.host, master.workers) == (["spike"], "http://orders-api", 3)
     assert (worker.scenario, worker.worker_of) == (["spike"], "orders-load")
 
@@ -427,7 +429,7 @@ def test_several_namespaces_have_a_role_each(helm4: Helm) -> None:
     ]
     parts = ("application", "framework")
     assert sorted(roles) == sorted(
-        (namespace, f"orders-{part}") for namespace in ("shop", "depot") for part in parts
+        (namespace, f"orders-{component}") for namespace in ("shop", "depot") for component in parts
     )
     (operator,) = [manifest for manifest in manifests if manifest["kind"] == "Deployment"]
     env = operator["spec"]["template"]["spec"]["containers"][0]["env"]
@@ -449,9 +451,9 @@ def test_what_was_registered_can_be_taken_away_once_it_is_switched_off(helm4: He
 
 def test_the_values_of_the_adopting_page_render(helm4: Helm, tmp_path: Path) -> None:
     text = (OPERATOR.parents[1] / "docs" / "adopting.md").read_text()
-    _, _, rest = text.partition("```yaml\n")
+    _, _, text_after = text.partition("```yaml\n")
     values = tmp_path / "values-orders.yaml"
-    values.write_text(rest.partition("```")[0])
+    values.write_text(text_after.partition("```")[0])
     (resource,) = [
         manifest
         for manifest in helm4.template(ENVIRONMENT, f"--values={values}", "--namespace=orders")

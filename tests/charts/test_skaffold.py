@@ -111,8 +111,8 @@ def test_both_charts_are_rendered_with_the_images_that_were_built(
 
 
 def test_a_misspelt_field_is_refused(skaffold: Skaffold, tmp_path: Path) -> None:
-    wrong = tmp_path / "skaffold.yaml"
+    file = tmp_path / "skaffold.yaml"
     text = (REPOSITORY / "skaffold.yaml").read_text()
-    wrong.write_text(text.replace("dockerfile:", "dockerFile:", 1))
+    file.write_text(text.replace("dockerfile:", "dockerFile:", 1))
     with pytest.raises(AssertionError, match="dockerFile"):
-        skaffold("diagnose", "--yaml-only", "--filename", str(wrong))
+        skaffold("diagnose", "--yaml-only", "--filename", str(file))

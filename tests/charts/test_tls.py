@@ -29,8 +29,8 @@ def secured(helm4: Helm) -> list[Manifest]:
     return helm4.template(ENVIRONMENT, *values_of("dev"), TLS, f"{GATEWAY}{SECRET}")
 
 
-def entry(manifests: list[Manifest], part: str, key: str) -> str:
-    text: str = only(manifests, "Secret", f"orders-{part}")["stringData"][key]
+def entry(manifests: list[Manifest], component: str, key: str) -> str:
+    text: str = only(manifests, "Secret", f"orders-{component}")["stringData"][key]
     return text
 
 
@@ -192,5 +192,7 @@ def test_a_password_of_any_characters_is_the_same_in_every_url(helm4: Helm, prov
     urls = [
         ("database", "url"), ("database", "replicaUrl"), ("cache", "url"), ("messaging", "url"),
     ]  # fmt: skip
-    for part, key in urls:
-        assert unquote(str(urlsplit(entry(manifests, part, key)).password)) == password, part
+    for component, key in urls:
+        assert unquote(str(urlsplit(entry(manifests, component, key)).password)) == password, (
+            component
+        )

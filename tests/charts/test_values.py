@@ -44,12 +44,12 @@ def in_digits(schema: dict[str, Any]) -> Any:
     return next(fitting, None)
 
 
-def digits_for(chart: Path, folder: Path, **more: Any) -> str:
+def digits_for(chart: Path, folder: Path, **fields: Any) -> str:
     """Write values in digits for a chart, but for `spec`, which is handed on as it is."""
     schema = json.loads((chart / "values.schema.json").read_text())
     schema["properties"].pop("spec", None)
     values = in_digits(schema)
-    for name, value in more.items():
+    for name, value in fields.items():
         values[name] = values.get(name, {}) | value if isinstance(value, dict) else value
     file = folder / "values.yaml"
     file.write_text(json.dumps(values))
@@ -134,24 +134,28 @@ def templates(manifests: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def replaced(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> set[str]:
+def replaced(
+    manifests_before: list[dict[str, Any]], manifests_after: list[dict[str, Any]]
+) -> set[str]:
     """Name the workloads that are in both and whose pods are replaced."""
-    old, new = templates(before), templates(after)
+    old, new = templates(manifests_before), templates(manifests_after)
     return {name for name in old.keys() & new.keys() if new[name] != old[name]}
 
 
 def test_who_has_the_password_is_replaced_when_it_changes(helm4: Helm) -> None:
     having = ("postgresql", "postgresql-replica", "rabbitmq", "valkey", "webhooks")
-    before = helm4.template(ENVIRONMENT, *values_of("dev"))
-    after = helm4.template(ENVIRONMENT, *values_of("dev"), "--set=developmentPassword=another")
-    assert replaced(before, after) == {f"orders-{name}" for name in having}
+    manifests_before = helm4.template(ENVIRONMENT, *values_of("dev"))
+    manifests_after = helm4.template(
+        ENVIRONMENT, *values_of("dev"), "--set=developmentPassword=another"
+    )
+    assert replaced(manifests_before, manifests_after) == {f"orders-{name}" for name in having}
 
 
 def test_postgresql_stays_when_its_replica_goes(helm4: Helm) -> None:
-    before = helm4.template(ENVIRONMENT, *values_of("dev"))
+    manifests_before = helm4.template(ENVIRONMENT, *values_of("dev"))
     options = "--set=postgresql.replica.enabled=false"
-    after = helm4.template(ENVIRONMENT, *values_of("dev"), options)
-    assert replaced(before, after) == set()
+    manifests_after = helm4.template(ENVIRONMENT, *values_of("dev"), options)
+    assert replaced(manifests_before, manifests_after) == set()
 
 
 @pytest.mark.parametrize(
@@ -171,8 +175,10 @@ def test_a_server_is_replaced_when_its_configuration_changes_and_only_then(
     text = changed.read_text()
     assert old in text
     changed.write_text(text.replace(old, new))
-    before, after = (helm4.template(source, *values_of("dev")) for source in (ENVIRONMENT, chart))
-    assert replaced(before, after) == names
+    manifests_before, manifests_after = (
+        helm4.template(source, *values_of("dev")) for source in (ENVIRONMENT, chart)
+    )
+    assert replaced(manifests_before, manifests_after) == names
 
 
 def job_of_roles(manifests: list[dict[str, Any]]) -> str:
@@ -190,8 +196,8 @@ def test_another_job_makes_the_roles_when_something_in_it_changes(helm4: Helm) -
         "tls.secretName=servers",
     )
     first, pinned, *others = (
-        job_of_roles(helm4.template(ENVIRONMENT, *values_of("dev"), *more))
-        for more in ((), *((f"--set={option}",) for option in options))
+        job_of_roles(helm4.template(ENVIRONMENT, *values_of("dev"), *fields))
+        for fields in ((), *((f"--set={option}",) for option in options))
     )
     assert pinned == first
     assert len({first, *others}) == len(options)
@@ -212,7 +218,7 @@ def names_too_long(manifests: list[dict[str, Any]]) -> list[str]:
     ]
     values = chain(*(manifest["metadata"].get("labels", {}).values() for manifest in manifests))
     labels = [(value, LONGEST_LABEL) for value in values]
-    return [name for name, most in (*named, *labels) if len(name) > most]
+    return [name for name, maximum in (*named, *labels) if len(name) > maximum]
 
 
 @pytest.mark.parametrize("length", [46, 47, 50, 53])

@@ -43,9 +43,13 @@ class State(NamedTuple):
         chart: str = self.resource["metadata"]["labels"]["helm.sh/chart"]
         return chart.removeprefix("orderservice-environment-")
 
-    def replaced_since(self, before: "State") -> set[str]:
+    def replaced_since(self, state_before: "State") -> set[str]:
         """Name the parts whose pods are others."""
-        return {part for part in self.pods if self.pods[part] != before.pods.get(part)}
+        return {
+            component
+            for component in self.pods
+            if self.pods[component] != state_before.pods.get(component)
+        }
 
 
 def state_of(api: Api) -> State:
@@ -53,10 +57,10 @@ def state_of(api: Api) -> State:
     for pod in api.list("v1", "pods", NAMESPACE):
         labels = pod["metadata"]["labels"]
         if labels["app.kubernetes.io/component"] != "migrate":
-            part = labels["app.kubernetes.io/component"] + labels.get(
+            component = labels["app.kubernetes.io/component"] + labels.get(
                 "orders.platform.dev/role", ""
             )
-            pods.setdefault(part, set()).add(pod["metadata"]["uid"])
+            pods.setdefault(component, set()).add(pod["metadata"]["uid"])
     return State(api.get(CR, "orderservices", NAMESPACE, "orders"), pods)
 
 
@@ -103,15 +107,15 @@ def test_an_upgrade_with_the_values_of_the_last_release_keeps_every_object(
     cluster_helm: Helm, reused: Callable[[], dict[str, Identities]]
 ) -> None:
     """Helm leaves out what today's charts have as defaults, and the API server takes all of it."""
-    before = reused()
-    assert before.keys() == {SYSTEM, *REUSED}
-    assert "OrderService/orders" in before["prod"]
+    state_before = reused()
+    assert state_before.keys() == {SYSTEM, *REUSED}
+    assert "OrderService/orders" in state_before["prod"]
     cluster_helm.install(OPERATOR_RELEASE, OPERATOR, SYSTEM, "--reuse-values")
     for name in REUSED:
         cluster_helm.install("orders", ENVIRONMENT, name, "--reuse-values")
-    after = reused()
-    for namespace, objects in before.items():
-        assert objects.items() <= after[namespace].items(), namespace
+    state_after = reused()
+    for namespace, objects in state_before.items():
+        assert objects.items() <= state_after[namespace].items(), namespace
 
 
 @pytest.fixture(scope="module")
@@ -156,14 +160,14 @@ def release(
 
 
 @pytest.fixture(scope="module")
-def first(release: Release) -> State:
+def state_of_first(release: Release) -> State:
     return release.install(ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")
-def pinned(release: Release, packages: dict[Path, Path], first: State) -> State:
+def pinned(release: Release, packages: dict[Path, Path], state_of_first: State) -> State:
     """Take the next chart with the image that runs."""
-    assert first
+    assert state_of_first
     return release.install(packages[ENVIRONMENT], f"--set=image.tag={OLD}")
 
 
@@ -181,19 +185,24 @@ def back(release: Release, second: State) -> State:
     return release.roll_back(1)
 
 
-def test_helm_3_installs_an_environment(api: Api, first: State) -> None:
-    assert first.chart == OLD
+def test_helm_3_installs_an_environment(api: Api, state_of_first: State) -> None:
+    assert state_of_first.chart == OLD
     present = workloads(api, NAMESPACE)
     names = {f"orders-{name}" for name in (*PROCESSES, *SERVERS, *SIMULATORS)}
     assert present.keys() == names
     assert all(map(complete, present.values()))
 
 
-def test_another_chart_with_the_same_image_replaces_nothing(first: State, pinned: State) -> None:
+def test_another_chart_with_the_same_image_replaces_nothing(
+    state_of_first: State, pinned: State
+) -> None:
     assert pinned.chart == NEW
-    assert pinned.resource["spec"] == first.resource["spec"]
-    assert pinned.resource["metadata"]["generation"] == first.resource["metadata"]["generation"]
-    assert pinned.pods == first.pods
+    assert pinned.resource["spec"] == state_of_first.resource["spec"]
+    assert (
+        pinned.resource["metadata"]["generation"]
+        == state_of_first.resource["metadata"]["generation"]
+    )
+    assert pinned.pods == state_of_first.pods
 
 
 def test_the_next_image_replaces_what_runs_it_and_no_server(pinned: State, second: State) -> None:
@@ -202,10 +211,10 @@ def test_the_next_image_replaces_what_runs_it_and_no_server(pinned: State, secon
 
 
 def test_a_rollback_goes_back_to_the_version_and_leaves_the_servers(
-    first: State, second: State, back: State
+    state_of_first: State, second: State, back: State
 ) -> None:
     assert back.chart == OLD
-    assert back.resource["spec"] == first.resource["spec"]
+    assert back.resource["spec"] == state_of_first.resource["spec"]
     assert back.replaced_since(second) == {*PROCESSES, *SIMULATORS}
 
 
@@ -240,16 +249,16 @@ def test_another_operator_and_back_leaves_the_environment_untouched(
         pods = api.list("v1", "pods", SYSTEM)
         return complete(deployment) and len(pods) == deployment["spec"]["replicas"]
 
-    before = see_operator(api)
+    state_before = see_operator(api)
     cluster_helm.install(OPERATOR_RELEASE, packages[OPERATOR], SYSTEM)
     api.wait(rolled_out, within_s=WITHIN_S)
-    after = see_operator(api)
-    assert {image.rpartition(":")[2] for image in after.images} == {NEW}
-    assert after.definition == NEW
-    assert after.environment == before.environment
+    state_after = see_operator(api)
+    assert {image.rpartition(":")[2] for image in state_after.images} == {NEW}
+    assert state_after.definition == NEW
+    assert state_after.environment == state_before.environment
     cluster_helm("rollback", OPERATOR_RELEASE, "--namespace", SYSTEM)
     api.wait(rolled_out, within_s=WITHIN_S)
-    assert see_operator(api) == before
+    assert see_operator(api) == state_before
 
 
 def test_helm_3_uninstalls_it(api: Api, cluster_helm3: Helm, back: State) -> None:

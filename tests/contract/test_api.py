@@ -61,8 +61,8 @@ PATHS = ["/health", "/openapi.json", "/docs", "/nope", "/api/orders/1", "/api/or
 
 @pytest.mark.parametrize("path", PATHS)
 def test_every_answer_carries_the_callers_ids(api: falcon.testing.TestClient, path: str) -> None:
-    sent = {"X-Correlation-ID": "my.id-1_A", "traceparent": f"00-{TRACE}-b7ad6b7169203331-00"}
-    answer = api.simulate_get(path, headers=sent)
+    headers = {"X-Correlation-ID": "my.id-1_A", "traceparent": f"00-{TRACE}-b7ad6b7169203331-00"}
+    answer = api.simulate_get(path, headers=headers)
     assert answer.headers["x-correlation-id"] == "my.id-1_A"
     assert re.fullmatch(rf"00-{TRACE}-[0-9a-f]{{16}}-0[01]", answer.headers["traceparent"])
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -124,9 +124,11 @@ def test_a_body_over_64_kib_is_a_413(api: falcon.testing.TestClient) -> None:
     problem(post(api, b" " * (64 * 1024)), 400)
 
 
-@pytest.mark.parametrize("sent", [{"Content_Type": "text/plain"}, {"Content_Encoding": "gzip"}])
-def test_another_media_type_is_a_415(api: falcon.testing.TestClient, sent: dict[str, str]) -> None:
-    problem(post(api, ORDER, **sent), 415)
+@pytest.mark.parametrize("headers", [{"Content_Type": "text/plain"}, {"Content_Encoding": "gzip"}])
+def test_another_media_type_is_a_415(
+    api: falcon.testing.TestClient, headers: dict[str, str]
+) -> None:
+    problem(post(api, ORDER, **headers), 415)
 
 
 def test_a_key_that_is_none_is_a_400(api: falcon.testing.TestClient) -> None:
@@ -226,12 +228,12 @@ def test_one_bucket_over_all_of_the_api() -> None:
         assert answer.status_code == 400
         assert answer.headers["ratelimit-policy"] == '"default";q=3;w=60'
         assert re.fullmatch(rf'"default";r={remaining};t=\d+', answer.headers["ratelimit"])
-    refused = post(api)
-    body = problem(refused, 429)
+    refusal = post(api)
+    body = problem(refusal, 429)
     assert body["error"] == "Rate limit exceeded. Please retry later."
     assert body["type"].endswith("#quota-exceeded")
-    assert int(refused.headers["retry-after"]) >= 1
-    assert refused.headers["ratelimit"].startswith('"default";r=0;')
+    assert int(refusal.headers["retry-after"]) >= 1
+    assert refusal.headers["ratelimit"].startswith('"default";r=0;')
     assert post(api, {**ORDER, "userId": 8}).status_code != 429
 
 
@@ -325,10 +327,10 @@ def test_requests_are_counted_by_template(
 ) -> None:
     names = ("http_request_method", "http_route", "http_response_status_code")
     pairs = dict(zip(names, labels, strict=True))
-    before = value("http_server_request_duration_seconds_count", **pairs)
+    count_before = value("http_server_request_duration_seconds_count", **pairs)
     with pytest.warns(match="Unknown REQUEST_METHOD") if method == "BREW" else falcon_silence():
         api.simulate_request(method, path)
-    assert value("http_server_request_duration_seconds_count", **pairs) == before + 1
+    assert value("http_server_request_duration_seconds_count", **pairs) == count_before + 1
 
 
 def falcon_silence() -> Any:
@@ -350,17 +352,17 @@ def falcon_silence() -> Any:
 def test_orders_asked_for_are_counted_by_outcome(
     api: falcon.testing.TestClient, action: str, status: str, ask: Any
 ) -> None:
-    before = value("order_requests_total", action=action, status=status)
+    count_before = value("order_requests_total", action=action, status=status)
     ask(api)
-    assert value("order_requests_total", action=action, status=status) == before + 1
+    assert value("order_requests_total", action=action, status=status) == count_before + 1
 
 
 def test_a_429_is_counted() -> None:
     api = client(requests=1)
-    before = value("order_requests_total", action="create", status="rate_limited")
+    count_before = value("order_requests_total", action="create", status="rate_limited")
     for _ in range(3):
         post(api)
-    assert value("order_requests_total", action="create", status="rate_limited") == before + 2
+    assert value("order_requests_total", action="create", status="rate_limited") == count_before + 2
 
 
 # -- tokens --------------------------------------------------------------------------------
@@ -421,9 +423,9 @@ def _limited(*policies: dict[str, Any]) -> falcon.testing.TestClient:
 def test_a_refusal_names_the_policy_of_the_tenant(org: Any, other: Any) -> None:
     api = _limited({"name": "org", "limit": "1 per 30 days", "per": "tenant", "claim": "org"})
     assert post(api, b"{", **token("orders:write", "7", org=org)).status_code == 400
-    refused = post(api, b"{", **token("orders:write", "8", org=org))
-    assert problem(refused, 429)["violated-policies"] == ["org"]
-    assert refused.headers["ratelimit-policy"] == '"org";q=1;w=2592000'
+    refusal = post(api, b"{", **token("orders:write", "8", org=org))
+    assert problem(refusal, 429)["violated-policies"] == ["org"]
+    assert refusal.headers["ratelimit-policy"] == '"org";q=1;w=2592000'
     assert post(api, b"{", **token("orders:write", "9", org=other)).status_code == 400
     for claims in ({}, {"org": None}, {"org": ["acme"]}, {"org": ""}, {"org": True}):
         answer = post(api, b"{", **token("orders:write", "9", **claims))

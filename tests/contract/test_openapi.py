@@ -29,7 +29,7 @@ def document(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
-    return [part for path in document["paths"].values() for part in path.values()]
+    return [item for path in document["paths"].values() for item in path.values()]
 
 
 def test_the_document_is_openapi_3_1(document: dict[str, Any]) -> None:
@@ -80,8 +80,8 @@ def test_names_are_unique_and_every_answer_is_described(document: dict[str, Any]
     assert len(set(named)) == len(named)
     assert all(
         answer["description"]
-        for part in operations(document)
-        for answer in part["responses"].values()
+        for item in operations(document)
+        for answer in item["responses"].values()
     )
 
 
@@ -130,10 +130,10 @@ def test_the_schema_accepts_what_the_rules_accept_and_nothing_else(
     try:
         decode_order(body.encode())
     except Refusal:
-        accepted = False
+        is_accepted = False
     else:
-        accepted = True
-    assert _validator().is_valid(json.loads(body, parse_float=Decimal)) == accepted, body
+        is_accepted = True
+    assert _validator().is_valid(json.loads(body, parse_float=Decimal)) == is_accepted, body
 
 
 CHANGES: dict[str, tuple[Callable[[bytes], object], dict[str, str]]] = {
@@ -155,9 +155,9 @@ def test_what_changes_an_order_is_accepted_as_its_schema_says(name: str, data: A
     members = {**good, **data.draw(st.fixed_dictionaries({}, optional=chosen))}
     members.pop(data.draw(st.sampled_from([*good, None, None])) or "", None)
     body = "{" + ", ".join(f'"{member}": {text}' for member, text in members.items()) + "}"
-    accepted = _accepts(lambda: accept(body.encode()))
+    is_accepted = _accepts(lambda: accept(body.encode()))
     decoded = json.loads(body, parse_float=Decimal)
-    assert _validator(name).is_valid(decoded) == accepted, body
+    assert _validator(name).is_valid(decoded) == is_accepted, body
 
 
 def _environ(body: bytes) -> dict[str, Any]:
@@ -192,12 +192,12 @@ def test_the_part_of_a_list_is_accepted_as_its_schema_says(query: dict[str, str]
     size = int(query.get("pageSize", order_list.DEFAULT_PAGE_SIZE))
     assume(int(query.get("page", 1)) * size <= order_list.MAX_DEPTH)
     text = "&".join(f"{name}={value}" for name, value in query.items())
-    accepted = _accepts(lambda: order_list.page_query(text))
+    is_accepted = _accepts(lambda: order_list.page_query(text))
     members = {name: value if name == "cursor" else int(value) for name, value in query.items()}
     schema = _parameters("/api/orders/user/{userId}", "get")["part"]["schema"]
     if "cursor" in query and "page" not in query:  # its form is looked at with the list's key
-        accepted = accepted and order_list.is_well_formed(query["cursor"])
-    assert Draft202012Validator(schema).is_valid(members) == accepted, text
+        is_accepted = is_accepted and order_list.is_well_formed(query["cursor"])
+    assert Draft202012Validator(schema).is_valid(members) == is_accepted, text
 
 
 @given(
@@ -209,10 +209,10 @@ def test_the_part_of_a_list_is_accepted_as_its_schema_says(query: dict[str, str]
 @example(text="a\n")
 def test_an_idempotency_key_is_accepted_as_its_schema_says(text: str) -> None:
     parameter = _parameters("/api/orders", "post")["Idempotency-Key"]
-    accepted = _accepts(lambda: idempotency_key(text, required=False))
+    is_accepted = _accepts(lambda: idempotency_key(text, required=False))
     # To ECMA-262, whose patterns these are, `$` is the end; to Python also what a last \n follows.
     ends = not text.endswith("\n")
-    assert (ends and Draft202012Validator(parameter["schema"]).is_valid(text)) == accepted
+    assert (ends and Draft202012Validator(parameter["schema"]).is_valid(text)) == is_accepted
 
 
 def test_a_key_that_is_demanded_is_demanded_by_the_document() -> None:
@@ -277,9 +277,9 @@ def test_the_page_loads_everything_from_this_server() -> None:
     assert "script-src 'self';" in policy
     for name in ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png", "start.js"):
         assert f"/docs/{name}" in page.text
-        part = api.simulate_get(f"/docs/{name}")
-        assert part.status_code == 200
-        assert len(part.content) > 100
+        asset = api.simulate_get(f"/docs/{name}")
+        assert asset.status_code == 200
+        assert len(asset.content) > 100
 
 
 @pytest.mark.parametrize(

@@ -108,12 +108,12 @@ def by_sdk(work: Work, *, remote: bool) -> Exported:
 
 def by_ours(work: Work, *, remote: bool) -> Exported:
     exported = Exported()
-    ours = Recorder(exported.tracer, "orders")
-    with suppress(ValueError), outer(exported, ours, remote=remote) as span:
+    own_span = Recorder(exported.tracer, "orders")
+    with suppress(ValueError), outer(exported, own_span, remote=remote) as span:
         now = ids.current()
         assert now is not None
         assert trace.get_current_span() is span
-        with ours.child(now, "GET /x", SpanKind.CLIENT, None, remote=False) as inner:
+        with own_span.child(now, "GET /x", SpanKind.CLIENT, None, remote=False) as inner:
             work(inner)
     assert ids.current() is None
     assert not trace.get_current_span().is_recording()
@@ -121,10 +121,10 @@ def by_ours(work: Work, *, remote: bool) -> Exported:
 
 
 @contextmanager
-def outer(exported: Exported, ours: Recorder, *, remote: bool) -> Iterator[Span]:
+def outer(exported: Exported, own_span: Recorder, *, remote: bool) -> Iterator[Span]:
     if remote:
         context = Context("c", f"{TRACE_ID:032x}", f"{CALLER:016x}", True)
-        recorded = ours.child(context, "POST", SpanKind.SERVER, ATTRIBUTES, remote=True)
+        recorded = own_span.child(context, "POST", SpanKind.SERVER, ATTRIBUTES, remote=True)
     else:
         context = Context(
             "c",
@@ -132,7 +132,7 @@ def outer(exported: Exported, ours: Recorder, *, remote: bool) -> Iterator[Span]
             f"{exported.tracer.id_generator.generate_span_id():016x}",
             False,
         )
-        recorded = ours.first(context, "POST", SpanKind.SERVER, ATTRIBUTES)
+        recorded = own_span.first(context, "POST", SpanKind.SERVER, ATTRIBUTES)
     with recorded as span:
         yield span
 
@@ -168,10 +168,12 @@ def settled(span: Span) -> None:
 @pytest.mark.parametrize("remote", [True, False], ids=["of a caller", "a new trace"])
 @pytest.mark.parametrize("work", [nothing, described, failed, raised, settled])
 def test_a_span_of_ours_is_exported_as_the_sdks_would_be(work: Work, *, remote: bool) -> None:
-    ours, sdks = by_ours(work, remote=remote).message(), by_sdk(work, remote=remote).message()
-    assert [span.name for span in ours.resource_spans[0].scope_spans[0].spans][1] == "POST"
-    assert ours == sdks
-    assert ours.SerializeToString(deterministic=True) == sdks.SerializeToString(deterministic=True)
+    own_span, sdks = by_ours(work, remote=remote).message(), by_sdk(work, remote=remote).message()
+    assert [span.name for span in own_span.resource_spans[0].scope_spans[0].spans][1] == "POST"
+    assert own_span == sdks
+    assert own_span.SerializeToString(deterministic=True) == sdks.SerializeToString(
+        deterministic=True
+    )
 
 
 def test_of_an_exception_nothing_but_its_class_is_exported() -> None:
@@ -188,7 +190,7 @@ def test_of_an_exception_nothing_but_its_class_is_exported() -> None:
 def test_what_is_said_after_the_end_is_not_exported() -> None:
     spans: list[Span] = []
     exported = by_ours(spans.append, remote=True)
-    before = exported.message()
+    message_before = exported.message()
     spans[0].set_attribute("user.id", 8)
     spans[0].set_attributes({"late": True})
     spans[0].update_name("late")
@@ -197,4 +199,4 @@ def test_what_is_said_after_the_end_is_not_exported() -> None:
     spans[0].add_link(OTHER)
     spans[0].end()
     assert not spans[0].is_recording()
-    assert exported.message() == before
+    assert exported.message() == message_before

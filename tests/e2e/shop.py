@@ -122,12 +122,12 @@ class Shop:
             for deployment in self.api.list("apps/v1", "deployments", self.namespace)
         )
 
-    def replaced(self, before: set[str], *components: str) -> bool:
+    def replaced(self, pods_before: set[str], *components: str) -> bool:
         """Return whether other pods do the work now: a Deployment's own counts come late."""
         pods = {component: self.pods(component) for component in components}
         ready = all(current and all(map(_well, current)) for current in pods.values())
         names = {pod["metadata"]["name"] for current in pods.values() for pod in current}
-        return ready and not before & names and self.rolled_out()
+        return ready and not pods_before & names and self.rolled_out()
 
     def settled(self, nodes: set[str], *components: str) -> bool:
         """Return whether processes do their work on just these nodes."""
@@ -154,15 +154,15 @@ class Shop:
 
     def wait(self, event: str, true: Callable[[], Any], within_s: float = WITHIN_S) -> float:
         """Wait for something and tell it; show what is wrong in the cluster if it never comes."""
-        began = reported = time.monotonic()
+        start_s = reported = time.monotonic()
         while not (now := _result_of(true)):
-            if time.monotonic() - began > within_s:
+            if time.monotonic() - start_s > within_s:
                 pytest.fail(f"{event}: not within {within_s:.0f} s\n{self.troubles()}")
             if time.monotonic() - reported > 30:
                 reported = time.monotonic()
                 say(f"waiting until {event}")
             time.sleep(0.5)
-        took_s = time.monotonic() - began
+        took_s = time.monotonic() - start_s
         say(f"{event}: {took_s:.1f} s" + ("" if now is True else f" ({now})"))
         return took_s
 
@@ -200,8 +200,8 @@ class Shop:
         conditions = [
             self._job(component).get("status", {}).get("conditions", []) for component in components
         ]
-        over = {"Complete", "Failed"}
-        return all(any(condition["type"] in over for condition in job) for job in conditions)
+        end_states = {"Complete", "Failed"}
+        return all(any(condition["type"] in end_states for condition in job) for job in conditions)
 
     def log(self, component: str) -> str:
         """Return what the one pod of a component has said."""
@@ -230,8 +230,10 @@ class Shop:
             for kind in kinds
             for item in self.api.list(version, kind, "")
         }
-        ours = {name for name in outside if "orderservice-" in name or "external.metrics" in name}
-        return inside - _NOT_OURS | ours
+        own_names = {
+            name for name in outside if "orderservice-" in name or "external.metrics" in name
+        }
+        return inside - _NOT_OURS | own_names
 
     def troubles(self) -> str:
         """Describe every pod that is not well, with what the cluster and it say."""

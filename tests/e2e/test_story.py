@@ -26,9 +26,9 @@ def install_environment(helm: Helm, running: Cluster) -> Install:
     """Install the environment, or upgrade it, with settings."""
     values = [word for file in running.values for word in ("--values", str(file))]
 
-    def install(*settings: str, namespace: str = NAMESPACE, more: tuple[str, ...] = ()) -> None:
+    def install(*settings: str, namespace: str = NAMESPACE, options: tuple[str, ...] = ()) -> None:
         own = [word for setting in settings for word in ("--set", setting)]
-        helm.install(RELEASE, ENVIRONMENT, namespace, *values_of("dev"), *values, *more, *own)
+        helm.install(RELEASE, ENVIRONMENT, namespace, *values_of("dev"), *values, *options, *own)
 
     return install
 
@@ -122,13 +122,13 @@ def test_the_load_tests_jobs_pass_the_smoke_scenario(
 def test_a_rolling_update_under_load_loses_nothing(
     shop: Shop, install_environment: Install, figure: Figure
 ) -> None:
-    before = shop.pod_names(*PROCESSES)
+    pods_before = shop.pod_names(*PROCESSES)
     with Customers(shop.target_of_load) as customers:
         shop.wait("customers are buying", lambda: customers.accepted > 10)
         install_environment("spec.observability.logLevel=warning")
         took_s = shop.wait(
             "every pod has been replaced",
-            partial(shop.replaced, before, *PROCESSES),
+            partial(shop.replaced, pods_before, *PROCESSES),
         )
     figure("rolling update of all four processes under load", f"{took_s:.0f} s, {sold(customers)}")
 
@@ -205,8 +205,8 @@ def test_every_command_of_the_runbook_does_its_work(
     assert len(commands) > 30
     tool = required.tool("kubectl")
     outputs = [runbook.typed(command, filled_in, tool, running.kubeconfig) for command in commands]
-    wrong = [output for output in outputs if output]
-    assert not wrong, "\n".join(wrong)
+    failures = [output for output in outputs if output]
+    assert not failures, "\n".join(failures)
     shop.wait("what was restarted is new", partial(shop.replaced, restarted, *PROCESSES))
     figure("commands of the runbook typed", f"{len(commands)}, all did their work")
 

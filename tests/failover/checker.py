@@ -167,15 +167,17 @@ def charged_once(record: Record, counter: Counter[str]) -> Iterator[Violation]:
 
 def stock_taken_once(record: Record, counter: Counter[str]) -> Iterator[Violation]:
     """Find orders with two reservations, or one that does not fit how they ended."""
-    held: dict[int, list[str]] = defaultdict(list)
+    reservations: dict[int, list[str]] = defaultdict(list)
     for reservation in record.evidence.stock:
         if reservation.mark in record.client_of and reservation.status not in _GIVEN_BACK:
-            held[reservation.mark].append(reservation.status)
+            reservations[reservation.mark].append(reservation.status)
     for mark in record.client_of:
         counter[LOOKED] += 1
         completed = sum(row.status == "Completed" for row in record.rows.get(mark, ()))
-        if held[mark] != ["committed"] * completed:
-            yield of_mark(record, mark, f"m{mark}: {completed} completed, stock is {held[mark]}")
+        if reservations[mark] != ["committed"] * completed:
+            yield of_mark(
+                record, mark, f"m{mark}: {completed} completed, stock is {reservations[mark]}"
+            )
 
 
 def nobody_elses_order(record: Record, counter: Counter[str]) -> Iterator[Violation]:
@@ -197,18 +199,18 @@ def nobody_elses_order(record: Record, counter: Counter[str]) -> Iterator[Violat
 
 def own_writes_read(record: Record, counter: Counter[str]) -> Iterator[Violation]:
     """Find reads after a 202 that do not know the order."""
-    accepted: dict[int, list[Entry]] = defaultdict(list)
+    posts_by_client: dict[int, list[Entry]] = defaultdict(list)
     for entry in sorted(record.entries, key=lambda entry: (entry.client, entry.number)):
-        mine = accepted[entry.client]
+        own_entries = posts_by_client[entry.client]
         if entry.action == "place" and entry.status == _ACCEPTED:
-            mine.append(entry)
+            own_entries.append(entry)
         elif entry.action == "read" and entry.status in {200, 404}:
             counter[LOOKED] += 1
             if entry.status == 404:
                 yield of_entry(entry, f"its order {entry.order_id} (m{entry.mark}) is not known")
         elif entry.action == "list" and entry.status == 200:
             counter[LOOKED] += 1
-            yield from _missing(entry, mine[-PAGE_SIZE // 2 :])
+            yield from _missing(entry, own_entries[-PAGE_SIZE // 2 :])
 
 
 def _missing(entry: Entry, written: Sequence[Entry]) -> Iterator[Violation]:
@@ -253,15 +255,15 @@ def every_customer_told(record: Record, counter: Counter[str]) -> Iterator[Viola
     types: dict[int, set[str]] = defaultdict(set)
     for notice in record.evidence.notified:
         types[notice.order_id].add(notice.type)
-    before: dict[int, set[str]] = defaultdict(set)
+    counts_before: dict[int, set[str]] = defaultdict(set)
     for step in record.evidence.moved:
         if step.before != step.after and step.after in _TYPES:
-            before[step.order_id].add(_TYPES[step.after])
+            counts_before[step.order_id].add(_TYPES[step.after])
     for mark, rows in record.rows.items():
         for row in rows:
             if row.status in TERMINAL:
                 counter[LOOKED] += 1
-                if types[row.id] != before[row.id] | {_TYPES[row.status]}:
+                if types[row.id] != counts_before[row.id] | {_TYPES[row.status]}:
                     text = f"order {row.id} (m{mark}) is {row.status}, told was {types[row.id]}"
                     yield of_mark(record, mark, text)
 

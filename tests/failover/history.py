@@ -100,13 +100,13 @@ def load(folder: Path) -> History:
 
 def around(entries: Sequence[Entry], client: int, number: int, span: int = 3) -> Iterator[Entry]:
     """Yield a client's requests around one of them, in order."""
-    mine = sorted(
+    entries_of_mark = sorted(
         (entry for entry in entries if entry.client == client), key=lambda entry: entry.number
     )
-    return (entry for entry in mine if abs(entry.number - number) <= span)
+    return (entry for entry in entries_of_mark if abs(entry.number - number) <= span)
 
 
-def about(entries: Sequence[Entry], mark: int, most: int = 20) -> list[Entry]:
+def about(entries: Sequence[Entry], mark: int, maximum: int = 20) -> list[Entry]:
     """Return the requests of all clients about one order, in order; the last `most` of them."""
-    mine = [entry for entry in entries if entry.mark == mark]
-    return sorted(mine, key=lambda entry: entry.sent_s)[-most:]
+    entries_of_mark = [entry for entry in entries if entry.mark == mark]
+    return sorted(entries_of_mark, key=lambda entry: entry.sent_s)[-maximum:]

@@ -112,8 +112,8 @@ def _promotions(record: Record) -> Iterator[str]:
 def _answers(entries: Sequence[Entry]) -> Iterator[str]:
     yield "\n  ANSWERS"
     for action in dict.fromkeys(["place", *(entry.action for entry in entries)]):
-        mine = [entry for entry in entries if entry.action == action]
-        counts = Counter(entry.status or "none" for entry in mine)
+        answers_of_action = [entry for entry in entries if entry.action == action]
+        counts = Counter(entry.status or "none" for entry in answers_of_action)
         statuses = ", ".join(
             f"{status}: {number}" for status, number in sorted(counts.items(), key=str)
         )

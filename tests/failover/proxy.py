@@ -91,14 +91,14 @@ class Proxy:
         self._server = await asyncio.start_server(self._accept, sock=self._listener)
 
     def _do(self, verb: Callable[[], None]) -> None:
-        ended = threading.Event()
+        end = threading.Event()
 
         def run() -> None:
             verb()
-            ended.set()
+            end.set()
 
         self._loop.call_soon_threadsafe(run)
-        assert ended.wait(10), "the proxies' loop hangs"
+        assert end.wait(10), "the proxies' loop hangs"
 
     def _cut(self) -> None:
         self._refusing = True

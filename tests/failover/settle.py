@@ -16,11 +16,13 @@ def settled(stack: Stack, history: History, within_s: float) -> tuple[Evidence, 
 
     def at_rest() -> bool:
         last[:] = [gather(stack)]
-        mine = [row for row in last[0].orders if row.mark in marks]
+        own_rows = [row for row in last[0].orders if row.mark in marks]
         notified = {notice.order_id for notice in last[0].notified}
-        held = [item for item in last[0].stock if item.mark in marks and item.status == "reserved"]
-        ended = all(row.status in TERMINAL and row.id in notified for row in mine)
-        return ended and not held and not last[0].outbox
+        reservations = [
+            item for item in last[0].stock if item.mark in marks and item.status == "reserved"
+        ]
+        is_over = all(row.status in TERMINAL and row.id in notified for row in own_rows)
+        return is_over and not reservations and not last[0].outbox
 
     try:
         took_s = wait(at_rest, within_s, "every order ended and told", every_s=0.5)

@@ -93,8 +93,8 @@ def test_a_404_of_an_own_order_breaks_read_your_writes() -> None:
 def test_an_old_version_is_excused_within_a_second_and_while_redis_is_out() -> None:
     soon = msgspec.structs.replace(ANOTHER_LOOK, sent_s=101.5)
     assert broken([*HISTORY, soon], DONE) == set()
-    out = Fault(kind="outage", subject="valkey", began_s=100, ended_s=104)
-    assert broken([*HISTORY, ANOTHER_LOOK], DONE, [out]) == set()
+    outage = Fault(kind="outage", subject="valkey", began_s=100, ended_s=104)
+    assert broken([*HISTORY, ANOTHER_LOOK], DONE, [outage]) == set()
 
 
 def test_the_page_shows_the_violation_with_its_requests_and_the_command() -> None:
@@ -125,7 +125,7 @@ def test_a_kept_history_is_read_back(tmp_path: Path) -> None:
         history.add(request)
     history.fault("kill -9", "postgres")
     history.save_journal()
-    again = load(history.folder)
-    assert again.entries == sorted(HISTORY, key=lambda request: request.sent_s)
-    assert [fault.kind for fault in again.faults] == ["kill -9"]
-    assert [request.number for request in around(again.entries, ALICE, 1)] == [0, 1, 2]
+    copy = load(history.folder)
+    assert copy.entries == sorted(HISTORY, key=lambda request: request.sent_s)
+    assert [fault.kind for fault in copy.faults] == ["kill -9"]
+    assert [request.number for request in around(copy.entries, ALICE, 1)] == [0, 1, 2]

@@ -39,7 +39,7 @@ def test_work_goes_on_while_a_process_is_frozen(on: Stack, kind: str, say: Say) 
     with run.load(pace=Pace(answer_within_s=10)) as customers:
         stack.wait(lambda: customers.all_wrote_since(0), 60, "every client wrote")
         outcome = freezes.freeze(on, run.history, kind)
-    broken = run.conclude(SETTLED_WITHIN_S)
+    violations = run.conclude(SETTLED_WITHIN_S)
     assert run.record is not None
     marks = {row.id: row.mark for row in run.record.evidence.orders}
     notified_s = {marks[notice.order_id]: notice.at_s for notice in run.record.evidence.notified}
@@ -49,4 +49,4 @@ def test_work_goes_on_while_a_process_is_frozen(on: Stack, kind: str, say: Say) 
         f" {len(outcome.late)} orders told late, livez fails after {seconds(outcome.probe_fails_s)}"
     )
     assert outcome.survives
-    assert broken_promises(broken) == {}
+    assert broken_promises(violations) == {}

@@ -50,8 +50,8 @@ def test_an_order_whose_charge_was_forgotten_is_charged_once(on: Stack, say: Say
     assert len(orders) == ORDERS
     on.databases.cut_replication()
     on.proxies["rabbitmq"].heal()
-    ended = "SELECT count(*) FROM orders WHERE status IN ('Completed', 'Failed')"
-    wait(lambda: on.rows(ended) == [(ORDERS,)], 60, "every order ended on the old primary")
+    query = "SELECT count(*) FROM orders WHERE status IN ('Completed', 'Failed')"
+    wait(lambda: on.rows(query) == [(ORDERS,)], 60, "every order ended on the old primary")
     fault = promotions.promote(on, run.history, "kill -9")
     fault.ended_s = fault.moved_s
     assert broken_promises(run.conclude(SETTLED_WITHIN_S)) == {}

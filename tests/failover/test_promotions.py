@@ -21,13 +21,13 @@ SETTLED_WITHIN_S = 150.0
 
 def promoted(on: Stack, count: int, repeat: str, say: Say) -> Run:
     """Promote under load and conclude; no promise may be broken, no process have been replaced."""
-    run, before = Run(on, f"{count} promotions", repeat, say), on.pids()
+    run, pids_before = Run(on, f"{count} promotions", repeat, say), on.pids()
     with run.load() as customers:
         for _ in promotions.promote_in_turn(on, run.history, customers, count, say):
             pass
-    broken = run.conclude(SETTLED_WITHIN_S)
-    assert broken_promises(broken) == {}
-    assert on.pids() == before, "a process ended"
+    violations = run.conclude(SETTLED_WITHIN_S)
+    assert broken_promises(violations) == {}
+    assert on.pids() == pids_before, "a process ended"
     return run
 
 

@@ -26,11 +26,11 @@ def main() -> int:
 
 
 def _fuzz(first: int, for_s: float) -> int:
-    began = reported = time.monotonic()
+    start_s = reported = time.monotonic()
     statuses: Counter[int] = Counter()
     seed = first
     with running(sanitized=True) as server:
-        while time.monotonic() - began < for_s:
+        while time.monotonic() - start_s < for_s:
             try:
                 statuses += driver.check(server.socket, seed)
             except (driver.WrongAnswer, OSError) as error:
@@ -39,8 +39,8 @@ def _fuzz(first: int, for_s: float) -> int:
             seed += 1
             if time.monotonic() - reported > _SAY_S:
                 reported = time.monotonic()
-                _say(seed - first, reported - began, statuses)
-    _say(seed - first, time.monotonic() - began, statuses)
+                _say(seed - first, reported - start_s, statuses)
+    _say(seed - first, time.monotonic() - start_s, statuses)
     return 0
 
 

@@ -29,16 +29,16 @@ def _wait_a_turn(client: Any, now: Callable[[], Iterable[bytes]]) -> Any:
 
 
 def _wait_for_a_byte(client: Any, now: Callable[[], Iterable[bytes]]) -> Any:
-    ours, theirs = socket.socketpair()
+    reader, writer = socket.socketpair()
 
     def go_on(timed_out: bool) -> None:  # noqa: FBT001 as `watch` calls it
         assert not timed_out
-        ours.close()
-        theirs.close()
+        reader.close()
+        writer.close()
         server.resume(client, now)
 
-    server.watch(ours.fileno(), 5, go_on)
-    server.schedule_call(0, theirs.send, b"x")
+    server.watch(reader.fileno(), 5, go_on)
+    server.schedule_call(0, writer.send, b"x")
     return server.LATER
 
 
@@ -89,17 +89,17 @@ def _end(client: Any, now: Callable[[], Iterable[bytes]]) -> Any:
 
 def _misuse(client: Any, now: Callable[[], Iterable[bytes]]) -> Any:
     """Answer only if each wrong call is refused."""
-    ours, theirs = socket.socketpair()
-    server.watch(ours.fileno(), 5, bool)
+    reader, writer = socket.socketpair()
+    server.watch(reader.fileno(), 5, bool)
     _assert_refused(
         partial(server.resume, client, now),  # it does not wait
-        partial(server.watch, ours.fileno(), 5, bool),  # watched already
+        partial(server.watch, reader.fileno(), 5, bool),  # watched already
         partial(server.watch, -1, 5, bool),
         partial(server.watch, 10**6, 5, bool),
-        partial(server.watch, theirs.fileno(), 0, bool),
+        partial(server.watch, writer.fileno(), 0, bool),
     )
-    theirs.close()  # ends the watch
-    server.schedule_call(0, ours.detach)
+    writer.close()  # ends the watch
+    server.schedule_call(0, reader.detach)
     return now()
 
 

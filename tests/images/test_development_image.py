@@ -31,9 +31,9 @@ def replace(container: Container, path: str, content: str) -> None:
     container.execute(*unpack, stdin=archive(path, content.encode()))
 
 
-def relay(servers: dict[str, str], **more: str) -> dict[str, str]:
+def relay(servers: dict[str, str], **fields: str) -> dict[str, str]:
     port = {"ORDERS_ADMIN_HOST": "127.0.0.1", "ORDERS_ADMIN_PORT": str(free_port())}
-    return servers | port | more
+    return servers | port | fields
 
 
 def test_a_process_starts_anew_with_the_sources_that_were_replaced(

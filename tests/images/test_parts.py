@@ -41,6 +41,6 @@ def test_every_part_is_listed_and_locked(folder: str, request: pytest.FixtureReq
     lock = (workshop.REPOSITORY / folder / "requirements.lock").read_text()
     locked = set(re.findall(r"^([\w.-]+==[^ ;]+)", lock, re.MULTILINE))
     # A local version (+...) is a build of ours from the locked source.
-    others = {part for part in parts["inside"] if part.partition("+")[0] not in locked}
-    assert all(part.startswith("orderservice-platform==") for part in others)
+    others = {name for name in parts["inside"] if name.partition("+")[0] not in locked}
+    assert all(name.startswith("orderservice-platform==") for name in others)
     assert len(others) == (folder != "loadtest")

@@ -26,9 +26,9 @@ class Pair:
     def url(self) -> str:
         """Give a URL that names both servers, the first primary first."""
         first, second = self.primary.url, self.standby.url
-        place = first.rpartition("@")[2].partition("/")[0]
+        address = first.rpartition("@")[2].partition("/")[0]
         other = second.rpartition("@")[2].partition("/")[0]
-        return first.replace(place, f"{place},{other}")
+        return first.replace(address, f"{address},{other}")
 
     def admin_url(self, server: Server) -> str:
         """Give the superuser's URL of one of the two."""

@@ -37,8 +37,8 @@ class _Request(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         with contextlib.suppress(OSError, struct.error):
             (length,) = struct.unpack(">H", self.rfile.read(2))
-            kind, *rest = self.rfile.read(length)
-            body = bytes(rest)
+            kind, *arguments = self.rfile.read(length)
+            body = bytes(arguments)
             if kind == _REGISTER:
                 self._register(body)
             elif kind == _WHERE:

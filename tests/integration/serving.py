@@ -115,17 +115,17 @@ def serving(folder: Path, **settings: Any) -> Iterator[Served]:
     admin = {"host": "127.0.0.1", "port": admin_port}
     log = folder / f"gunicorn-{port}.log"
     process = start(api, admin, log)
-    served = Served(process, port, admin_port, log)
+    server = Served(process, port, admin_port, log)
     try:
-        eventually(lambda: served.admin("/startupz")[0] == 200)
-        yield served
+        eventually(lambda: server.admin("/startupz")[0] == 200)
+        yield server
     finally:
         _end(process)
 
 
 def start(api: dict[str, Any], admin: dict[str, Any], log: Path) -> "subprocess.Popen[bytes]":
     """Run tiny_api.py with these settings; its output goes to `log`."""
-    arguments = [msgspec.json.encode(part).decode() for part in (api, admin)]
+    arguments = [msgspec.json.encode(text).decode() for text in (api, admin)]
     refuse = str(log.with_name("refuse"))
     environ = os.environ | {"PYTHONPATH": str(SERVICES), "TINY_API_REFUSE": refuse}
     with log.open("wb") as output:

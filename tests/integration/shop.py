@@ -142,9 +142,9 @@ class Shop:
 
     def command(self, *words: str, **environ: str) -> tuple[int, str, str]:
         """Run `orders …` in this process; return exit code, stdout and stderr."""
-        out, err = io.StringIO(), io.StringIO()
+        output, err = io.StringIO(), io.StringIO()
         with (
-            contextlib.redirect_stdout(out),
+            contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(err),
             _environ({**self.environ, **environ}),
         ):
@@ -152,20 +152,20 @@ class Shop:
                 code = cli.main(words)
             except SystemExit as ended:
                 code = int(ended.code or 0)
-        return code, out.getvalue(), err.getvalue()
+        return code, output.getvalue(), err.getvalue()
 
     def reconcile(self, *words: str) -> tuple[int, list[tuple[int, str]]]:
         """Run `orders reconcile`; return the exit code and the violations as (order, kind)."""
-        code, out, err = self.command("reconcile", "--json", *words)
+        code, output, err = self.command("reconcile", "--json", *words)
         assert code in {0, 2}, err
-        report = msgspec.json.decode(out)
+        report = msgspec.json.decode(output)
         return code, [(each["orderId"], each["kind"]) for each in report["violations"]]
 
 
 @contextlib.contextmanager
 def _environ(values: dict[str, str]) -> Iterator[None]:
-    before = {name: value for name, value in os.environ.items() if name.startswith("ORDERS_")}
-    for name in before:
+    variables = {name: value for name, value in os.environ.items() if name.startswith("ORDERS_")}
+    for name in variables:
         del os.environ[name]
     os.environ.update(values)
     try:
@@ -173,4 +173,4 @@ def _environ(values: dict[str, str]) -> Iterator[None]:
     finally:
         for name in values:
             os.environ.pop(name, None)
-        os.environ.update(before)
+        os.environ.update(variables)

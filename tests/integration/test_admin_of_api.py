@@ -19,69 +19,69 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(folder: Path) -> Iterator[Served]:
+def server(folder: Path) -> Iterator[Served]:
     with serving(folder, workers=2) as running:
         yield running
 
 
-def test_probes_answer_while_every_worker_is_busy(served: Served) -> None:
-    busy = [served.connect() for _ in range(2)]
+def test_probes_answer_while_every_worker_is_busy(server: Served) -> None:
+    busy = [server.connect() for _ in range(2)]
     for connection in busy:
         connection.sendall(request("GET", "/sleep?s=100"))
         time.sleep(0.2)
     probes = ("/livez", "/readyz", "/startupz", "/health", "/metrics")
-    assert [served.admin(probe)[0] for probe in probes] == [200] * 5
+    assert [server.admin(probe)[0] for probe in probes] == [200] * 5
     assert select.select(busy, [], [], 0)[0] == [], "nobody has an answer: they are still busy"
-    slept = served.workers
+    slept = server.workers
     for worker in slept:
         os.kill(worker, signal.SIGKILL)
-    eventually(lambda: len(served.workers - slept) == 2 and served.get("/pid"))
+    eventually(lambda: len(server.workers - slept) == 2 and server.get("/pid"))
     for connection in busy:
         connection.close()
 
 
-def test_metrics_are_those_of_all_workers_also_of_dead_ones(served: Served) -> None:
-    before = served.counted()
-    pids = {int(served.get("/count")) for _ in range(40)}
-    assert served.counted() == before + 40
+def test_metrics_are_those_of_all_workers_also_of_dead_ones(server: Served) -> None:
+    count_before = server.counted()
+    pids = {int(server.get("/count")) for _ in range(40)}
+    assert server.counted() == count_before + 40
     dead = pids.pop()
     os.kill(dead, signal.SIGKILL)
-    eventually(lambda: dead not in served.workers and len(served.workers) == 2)
-    assert served.counted() == before + 40
+    eventually(lambda: dead not in server.workers and len(server.workers) == 2)
+    assert server.counted() == count_before + 40
 
 
-def test_a_metric_is_declared_before_it_has_a_value(served: Served) -> None:
-    _, text = served.admin("/metrics")
+def test_a_metric_is_declared_before_it_has_a_value(server: Served) -> None:
+    _, text = server.admin("/metrics")
     assert "# TYPE never_total counter" in text
     assert "process_resident_memory" not in text, "nothing about the admin process itself"
 
 
-def test_the_start_time_is_the_masters_and_outlives_its_workers(served: Served) -> None:
+def test_the_start_time_is_the_masters_and_outlives_its_workers(server: Served) -> None:
     def started_at() -> float:
-        lines = served.admin("/metrics")[1].splitlines()
+        lines = server.admin("/metrics")[1].splitlines()
         [line] = [line for line in lines if line.startswith("process_start_time_seconds ")]
         return float(line.split()[1])
 
-    before = started_at()
-    assert 0 < time.time() - before < 600
-    dead = min(served.workers)
+    started_at_before = started_at()
+    assert 0 < time.time() - started_at_before < 600
+    dead = min(server.workers)
     os.kill(dead, signal.SIGKILL)
-    eventually(lambda: dead not in served.workers and len(served.workers) == 2)
-    assert started_at() == before
+    eventually(lambda: dead not in server.workers and len(server.workers) == 2)
+    assert started_at() == started_at_before
 
 
-def test_a_lost_dependency_shows_without_details(served: Served, folder: Path) -> None:
+def test_a_lost_dependency_shows_without_details(server: Served, folder: Path) -> None:
     refuse = folder / "refuse"
     refuse.touch()
-    eventually(lambda: served.admin("/readyz")[0] == 503)
-    assert "[-]switch failed: connection refused\n" in served.admin("/readyz?verbose")[1]
-    status, text = served.admin("/health")
+    eventually(lambda: server.admin("/readyz")[0] == 503)
+    assert "[-]switch failed: connection refused\n" in server.admin("/readyz?verbose")[1]
+    status, text = server.admin("/health")
     health = msgspec.json.decode(text)
     assert (status, health["status"], health["checks"]["switch"]["error"]) == (
         503,
         "Unhealthy",
         "connection refused",
     )
-    assert served.admin("/livez")[0] == 200, "a restart would not help"
+    assert server.admin("/livez")[0] == 200, "a restart would not help"
     refuse.unlink()
-    eventually(lambda: served.admin("/readyz")[0] == 200)
+    eventually(lambda: server.admin("/readyz")[0] == 200)

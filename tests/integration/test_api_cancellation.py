@@ -63,9 +63,9 @@ def bearer(user: int, *scopes: str) -> str:
 
 
 def place(api: Api, user: int | None = None, **headers: str) -> str:
-    accepted = api.request("POST", "/api/orders", json=order(user or new_user()), headers=headers)
-    assert accepted.status_code == 202
-    return str(accepted.headers["Location"])
+    answer = api.request("POST", "/api/orders", json=order(user or new_user()), headers=headers)
+    assert answer.status_code == 202
+    return str(answer.headers["Location"])
 
 
 def complete(database: Database, path: str) -> None:
@@ -224,8 +224,10 @@ def test_a_part_and_then_the_rest_are_refunded_and_never_more(api: Api, database
     assert api.request("POST", refunds, json={"amount": 0.01}).status_code == 409
     assert api.get(path).json()["status"] == "Completed"
     for bad in (b'{"amount": 0}', b'{"amount": "5"}', b'{"amount": 1.001}', b"{}", b""):
-        sent = api.request("POST", refunds, data=bad, headers={"Content-Type": "application/json"})
-        assert sent.status_code == 400, bad
+        response = api.request(
+            "POST", refunds, data=bad, headers={"Content-Type": "application/json"}
+        )
+        assert response.status_code == 400, bad
 
 
 def test_an_order_with_a_refund_on_its_way_is_cached_for_seconds(
@@ -286,20 +288,25 @@ def test_refunds_at_once_never_exceed_what_was_paid(api: Api, database: Database
 
 def test_others_orders_cannot_be_cancelled_refunded_or_traced(guarded: Api) -> None:
     owner, other = new_user(), new_user()
-    mine, theirs = bearer(owner, "orders:read", "orders:write"), bearer(other, "orders:write")
-    path = place(guarded, owner, Authorization=mine)
-    assert cancel(guarded, path, headers={"Authorization": theirs}).status_code == 404
+    owner_token, other_token = (
+        bearer(owner, "orders:read", "orders:write"),
+        bearer(other, "orders:write"),
+    )
+    path = place(guarded, owner, Authorization=owner_token)
+    assert cancel(guarded, path, headers={"Authorization": other_token}).status_code == 404
     reader = {"Authorization": bearer(owner, "orders:read")}
     assert cancel(guarded, path, headers=reader).status_code == 403
     stranger = bearer(other, "orders:read")
     assert guarded.get(f"{path}/history", Authorization=stranger).status_code == 404
-    assert guarded.get(f"{path}/history", Authorization=mine).status_code == 200
+    assert guarded.get(f"{path}/history", Authorization=owner_token).status_code == 200
     refund = guarded.request(
-        "POST", f"{path}/refunds", json={"amount": 1}, headers={"Authorization": mine}
+        "POST", f"{path}/refunds", json={"amount": 1}, headers={"Authorization": owner_token}
     )
     assert refund.status_code == 403
     admin = {"Authorization": bearer(other, "orders:admin")}
     assert cancel(guarded, path, headers=admin).status_code == 202
-    order = guarded.get(path, Authorization=mine).json()
+    order = guarded.get(path, Authorization=owner_token).json()
     assert (order["status"], order["statusReason"]) == ("Cancelled", "CancelledBySupport")
-    assert guarded.get(f"{path}/history", Authorization=mine).json()[-1]["actor"] == "support"
+    assert (
+        guarded.get(f"{path}/history", Authorization=owner_token).json()[-1]["actor"] == "support"
+    )

@@ -55,10 +55,10 @@ class Buyer(NamedTuple):
     user: int
 
     def post(self, body: Any = None, **headers: str) -> requests.Response:
-        sent = {**token(subject=self.user), **headers}
+        fields = {**token(subject=self.user), **headers}
         content = order(self.user) if body is None else body
         how = {"data": content} if isinstance(content, bytes) else {"json": content}
-        return self.api.request("POST", "/api/orders", headers=sent, **how)
+        return self.api.request("POST", "/api/orders", headers=fields, **how)
 
     def get(self, path: str, **headers: str) -> requests.Response:
         return self.api.request("GET", path, headers={**token(subject=self.user), **headers})
@@ -107,8 +107,8 @@ NONE: dict[str, str] = {}
 
 
 def change(buyer: Buyer, path: str, body: bytes, headers: dict[str, str]) -> requests.Response:
-    sent = {**token(subject=buyer.user), **JSON, **headers}
-    return buyer.api.request("POST", path, headers=sent, data=body)
+    fields = {**token(subject=buyer.user), **JSON, **headers}
+    return buyer.api.request("POST", path, headers=fields, data=body)
 
 
 def cancel(

@@ -55,16 +55,16 @@ def orders_of(database: Database, user: int) -> int:
 
 def test_an_order_is_accepted_and_shown(api: Api, database: Database) -> None:
     user = new_user()
-    accepted = api.post(user)
-    assert accepted.status_code == 202
-    order_id = accepted.json()["orderId"]
-    assert accepted.json() == {
+    answer = api.post(user)
+    assert answer.status_code == 202
+    order_id = answer.json()["orderId"]
+    assert answer.json() == {
         "orderId": order_id, "status": "Pending", "message": "Order is being processed",
     }  # fmt: skip
-    assert accepted.headers["Location"] == f"/api/orders/{order_id}"
-    reply = api.get(accepted.headers["Location"])
+    assert answer.headers["Location"] == f"/api/orders/{order_id}"
+    reply = api.get(answer.headers["Location"])
     assert reply.status_code == 200
-    assert reply.headers["ETag"] == accepted.headers["ETag"] == '"v1"'
+    assert reply.headers["ETag"] == answer.headers["ETag"] == '"v1"'
     body = reply.json()
     created = body.pop("createdAt")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", created)
@@ -86,8 +86,8 @@ def test_money_is_answered_with_two_decimals(api: Api, literal: str, total: str)
     user = new_user()
     body = msgspec.json.encode(order(user)).replace(b"19.9", literal.encode())
     json = {"Content-Type": "application/json"}
-    accepted = api.request("POST", "/api/orders", data=body, headers=json)
-    assert f'"total":{total},' in api.get(accepted.headers["Location"]).text
+    answer = api.request("POST", "/api/orders", data=body, headers=json)
+    assert f'"total":{total},' in api.get(answer.headers["Location"]).text
     assert f'"total":{total},' in api.get(f"/api/orders/user/{user}").text
 
 
@@ -155,17 +155,17 @@ def test_fifty_equal_requests_at_once_make_one_order(api: Api, database: Databas
 def test_a_replay_is_the_stored_answer(api: Api, database: Database) -> None:
     user = new_user()
     first = api.post(user, "k")
-    again = api.request(
+    repetition = api.request(
         "POST", "/api/orders",
         headers={"Idempotency-Key": '"k"', "Content-Type": "application/json"},
         data=f' {{"total":19.90,"quantity":2,"productId":3,"paymentMethod":"{PAYMENT_METHOD}",'
              f'"userId":{user}}}\n',
     )  # fmt: skip
-    assert (again.status_code, again.content) == (202, first.content)
-    assert again.headers["Idempotency-Replayed"] == "true"
+    assert (repetition.status_code, repetition.content) == (202, first.content)
+    assert repetition.headers["Idempotency-Replayed"] == "true"
     assert "Idempotency-Replayed" not in first.headers
     for name in ("Location", "ETag", "Content-Type"):
-        assert again.headers[name] == first.headers[name]
+        assert repetition.headers[name] == first.headers[name]
     assert orders_of(database, user) == 1
 
 
@@ -189,8 +189,8 @@ def test_a_replay_does_not_depend_on_the_stock_of_now(api: Api, inventory: Contr
     assert first.status_code == 202
     inventory.stock(product, 0)
     eventually(lambda: api.post(user, productId=product).status_code == 400)
-    again = api.post(user, "k", productId=product)
-    assert (again.status_code, again.content) == (202, first.content)
+    repetition = api.post(user, "k", productId=product)
+    assert (repetition.status_code, repetition.content) == (202, first.content)
     assert api.post(user, "k", productId=product, quantity=3).status_code == 422
 
 
@@ -253,7 +253,7 @@ def test_a_writer_reads_their_own_writes_at_once(api: Api) -> None:
 
 def test_a_walk_by_cursor_sees_every_order_once_whatever_is_added(api: Api) -> None:
     user = new_user()
-    before = [api.post(user).json()["orderId"] for _ in range(23)]
+    order_ids = [api.post(user).json()["orderId"] for _ in range(23)]
     walk: list[int] = []
     path: str | None = f"/api/orders/user/{user}?pageSize=5"
     while path:
@@ -261,7 +261,7 @@ def test_a_walk_by_cursor_sees_every_order_once_whatever_is_added(api: Api) -> N
         walk += ids(answer)
         path = next_path(answer)
         api.post(user)  # newer than the walk's beginning: not in it
-    assert walk == before[::-1]
+    assert walk == order_ids[::-1]
 
 
 def test_pages_and_cursors_show_the_same(api: Api) -> None:
@@ -307,9 +307,9 @@ def test_the_limit_holds_over_all_processes(api: Api) -> None:
         answers = list(clients.map(lambda _: api.post(user), range(130)))
     statuses = [answer.status_code for answer in answers]
     assert (statuses.count(202), statuses.count(429)) == (100, 30)
-    refused = next(answer for answer in answers if answer.status_code == 429)
-    assert 1 <= int(refused.headers["Retry-After"]) <= 60
-    assert refused.json()["error"] == "Rate limit exceeded. Please retry later."
+    refusal = next(answer for answer in answers if answer.status_code == 429)
+    assert 1 <= int(refusal.headers["Retry-After"]) <= 60
+    assert refusal.json()["error"] == "Rate limit exceeded. Please retry later."
     assert api.get(f"/api/orders/user/{user}").status_code == 429
 
 
@@ -322,11 +322,13 @@ def test_metrics_count_over_all_processes(api: Api, request: pytest.FixtureReque
     lines = (created, timed, "order_create_duration_seconds_count")
     # What a process counts in memory is added a moment later.
     eventually(lambda: api.metric(created) == api.metric(lines[2]))
-    before = [api.metric(line) for line in lines]
+    count_before = [api.metric(line) for line in lines]
     user = new_user()
     for _ in range(10):
         api.post(user)
-    eventually(lambda: [api.metric(line) for line in lines] == [count + 10 for count in before])
+    eventually(
+        lambda: [api.metric(line) for line in lines] == [count + 10 for count in count_before]
+    )
     threads = 16 if "gthread" in request.node.name else 1
     assert api.metric("http_server_workers") == 2 * threads
     text = api.admin("/metrics").text
@@ -384,11 +386,11 @@ def test_without_redis_everything_works(
     ) as api:  # fmt: skip
         user = new_user()
         for count in range(1, 6):
-            accepted = api.post(user, f"k{count}")
-            assert accepted.status_code == 202
-            assert accepted.headers["RateLimit"].startswith('"default";r=')
+            answer = api.post(user, f"k{count}")
+            assert answer.status_code == 202
+            assert answer.headers["RateLimit"].startswith('"default";r=')
             assert api.post(user, f"k{count}").headers["Idempotency-Replayed"] == "true"
-            assert api.get(accepted.headers["Location"]).status_code == 200
+            assert api.get(answer.headers["Location"]).status_code == 200
             assert len(ids(api.get(f"/api/orders/user/{user}"))) == count
         health = api.get("/health")
         assert (health.status_code, health.json()["status"]) == (200, "Degraded")

@@ -16,7 +16,7 @@ LIMIT = 64 * 1024
 
 
 @pytest.fixture(scope="module", params=["meinheld", "gthread"])
-def served(
+def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp(request.param)
@@ -35,38 +35,38 @@ def chunks(body: bytes, size: int) -> bytes:
     return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
 
 
-def post(served: Served, *parts: bytes, pause_s: float = 0.0) -> tuple[int, bytes]:
+def post(server: Served, *parts: bytes, pause_s: float = 0.0) -> tuple[int, bytes]:
     """Send the parts of a request as packets of their own; return status and body of the answer."""
-    with served.connect(TCP_NODELAY=1) as connection:
-        for part in parts:
-            connection.sendall(part)
+    with server.connect(TCP_NODELAY=1) as connection:
+        for chunk in parts:
+            connection.sendall(chunk)
             time.sleep(pause_s)
         status, _, body = read_answer(connection)
         return status, body
 
 
 @pytest.mark.parametrize("size", [0, 1, 5000, LIMIT])
-def test_a_body_with_a_length_is_read_whole(served: Served, size: int) -> None:
-    sent = request("POST", "/body", f"Content-Length: {size}", body=b"x" * size)
-    assert post(served, sent) == (200, str(size).encode())
+def test_a_body_with_a_length_is_read_whole(server: Served, size: int) -> None:
+    message = request("POST", "/body", f"Content-Length: {size}", body=b"x" * size)
+    assert post(server, message) == (200, str(size).encode())
 
 
 @pytest.mark.parametrize(("size", "chunk"), [(0, 1), (5, 2), (5000, 700), (LIMIT, LIMIT)])
-def test_a_chunked_body_is_read_whole(served: Served, size: int, chunk: int) -> None:
+def test_a_chunked_body_is_read_whole(server: Served, size: int, chunk: int) -> None:
     body = chunks(b"x" * size, chunk)
-    sent = request("POST", "/body", "Transfer-Encoding: chunked", body=body)
-    assert post(served, sent) == (200, str(size).encode())
+    message = request("POST", "/body", "Transfer-Encoding: chunked", body=body)
+    assert post(server, message) == (200, str(size).encode())
 
 
-def test_a_request_without_a_body_has_an_empty_one(served: Served) -> None:
-    assert post(served, request("POST", "/body")) == (200, b"0")
+def test_a_request_without_a_body_has_an_empty_one(server: Served) -> None:
+    assert post(server, request("POST", "/body")) == (200, b"0")
 
 
-def test_one_byte_too_much_is_refused(served: Served) -> None:
+def test_one_byte_too_much_is_refused(server: Served) -> None:
     body = b"x" * (LIMIT + 1)
     plain = request("POST", "/body", f"Content-Length: {len(body)}", body=body)
     chunked = request("POST", "/body", "Transfer-Encoding: chunked", body=chunks(body, 8192))
-    assert [post(served, plain)[0], post(served, chunked)[0]] == [413, 413]
+    assert [post(server, plain)[0], post(server, chunked)[0]] == [413, 413]
 
 
 @pytest.mark.parametrize(
@@ -74,12 +74,12 @@ def test_one_byte_too_much_is_refused(served: Served) -> None:
 )
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_connection_is_kept_as_the_answer_to_an_unread_body_says(
-    served: Served, path: str, size: int, status: int, *, chunked: bool
+    server: Served, path: str, size: int, status: int, *, chunked: bool
 ) -> None:
     """A worker that leaves the body unread and closes has to say so: else the next request dies."""
     body = b"x" * size
     framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
-    with served.connect() as connection:
+    with server.connect() as connection:
         connection.sendall(
             request("POST", path, framing, body=chunks(body, 8192) if chunked else body)
         )
@@ -91,45 +91,45 @@ def test_a_connection_is_kept_as_the_answer_to_an_unread_body_says(
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_request_may_come_in_many_packets(served: Served, *, chunked: bool) -> None:
+def test_a_request_may_come_in_many_packets(server: Served, *, chunked: bool) -> None:
     framing = "Transfer-Encoding: chunked" if chunked else "Content-Length: 7"
     body = chunks(b"seven!!", 3) if chunked else b"seven!!"
-    sent = request("POST", "/body", framing, body=body)
-    packets = [sent[start : start + 1] for start in range(len(sent))]
-    assert post(served, *packets, pause_s=0.001) == (200, b"7")
+    message = request("POST", "/body", framing, body=body)
+    packets = [message[start : start + 1] for start in range(len(message))]
+    assert post(server, *packets, pause_s=0.001) == (200, b"7")
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 10", "Transfer-Encoding: chunked"])
-def test_a_body_cut_short_is_never_taken_for_whole(served: Served, framing: str) -> None:
+def test_a_body_cut_short_is_never_taken_for_whole(server: Served, framing: str) -> None:
     """The application is not called, or refuses; meinheld answers 503 by itself."""
-    with served.connect() as connection:
-        part = b"5\r\nfive!\r\n" if "chunked" in framing else b"five!"
-        connection.sendall(request("POST", "/body", framing, body=part))
+    with server.connect() as connection:
+        chunk = b"5\r\nfive!\r\n" if "chunked" in framing else b"five!"
+        connection.sendall(request("POST", "/body", framing, body=chunk))
         connection.shutdown(socket.SHUT_WR)
         answer = read_all(connection)
     assert not answer or answer.split()[1] in (b"400", b"503")
 
 
 @pytest.mark.parametrize("body", [b"zz\r\nabc\r\n0\r\n\r\n", b"3\r\nabcd\r\n0\r\n\r\n"])
-def test_malformed_chunks_are_refused(served: Served, body: bytes) -> None:
-    sent = request("POST", "/body", "Transfer-Encoding: chunked", body=body)
-    assert post(served, sent)[0] == 400
+def test_malformed_chunks_are_refused(server: Served, body: bytes) -> None:
+    message = request("POST", "/body", "Transfer-Encoding: chunked", body=body)
+    assert post(server, message)[0] == 400
 
 
-def test_bytes_beyond_the_length_are_not_the_body(served: Served) -> None:
-    sent = request("POST", "/body", "Content-Length: 3", body=b"abcdefgh")
-    status, body = post(served, sent)
+def test_bytes_beyond_the_length_are_not_the_body(server: Served) -> None:
+    message = request("POST", "/body", "Content-Length: 3", body=b"abcdefgh")
+    status, body = post(server, message)
     assert status == 400 or (status, body) == (200, b"3")
-    assert served.get("/pid"), "and harm nobody else"
+    assert server.get("/pid"), "and harm nobody else"
 
 
-def test_a_client_that_asks_first_gets_its_answer(served: Served) -> None:
+def test_a_client_that_asks_first_gets_its_answer(server: Served) -> None:
     """A gthread worker says `100 Continue` at once, meinheld only when the body is there.
 
     A client may not wait for ever (RFC 9110 §10.1.1), and nginx in front answers by itself.
     """
     fields = "Expect: 100-continue", "Content-Length: 3"
-    with served.connect() as connection:
+    with server.connect() as connection:
         connection.sendall(request("POST", "/body", *fields))
         connection.settimeout(0.3)
         with suppress(TimeoutError):
@@ -140,18 +140,18 @@ def test_a_client_that_asks_first_gets_its_answer(served: Served) -> None:
     assert (status, body) == (200, b"3")
 
 
-def test_a_thousand_idle_connections_hinder_nobody(served: Served) -> None:
-    used = [served.connect() for _ in range(700)]
-    for connection in used:
+def test_a_thousand_idle_connections_hinder_nobody(server: Served) -> None:
+    connections = [server.connect() for _ in range(700)]
+    for connection in connections:
         connection.sendall(request("GET", "/pid"))
-    assert {read_answer(connection)[0] for connection in used} == {200}
-    silent = [served.connect() for _ in range(300)]
+    assert {read_answer(connection)[0] for connection in connections} == {200}
+    silent = [server.connect() for _ in range(300)]
     began_s = machine_time_s()
-    assert served.get("/pid")
-    used[0].sendall(request("GET", "/pid"))
-    assert read_answer(used[0])[0] == 200
+    assert server.get("/pid")
+    connections[0].sendall(request("GET", "/pid"))
+    assert read_answer(connections[0])[0] == 200
     assert machine_time_s() - began_s < 2
-    for connection in used + silent:
+    for connection in connections + silent:
         connection.close()
 
 
@@ -219,10 +219,10 @@ def test_the_peer_is_told_apart_on_kept_connections(meinheld: Served) -> None:
     assert peers == [b"127.0.0.2", b"127.0.0.3"]
 
 
-def test_threads_of_the_application_run_while_the_server_is_idle(served: Served) -> None:
-    before = int(served.get("/ticks"))
+def test_threads_of_the_application_run_while_the_server_is_idle(server: Served) -> None:
+    before = int(server.get("/ticks"))
     time.sleep(1)
-    assert int(served.get("/ticks")) - before > 10  # of 100
+    assert int(server.get("/ticks")) - before > 10  # of 100
 
 
 def test_a_client_that_resets_harms_nobody(meinheld: Served) -> None:
@@ -236,7 +236,7 @@ def test_a_client_that_resets_harms_nobody(meinheld: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "status"),
+    ("message", "status"),
     [
         (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", {414, 400}),
         (request("GET", "/pid", "X: " + "x" * 9000), {431, 400}),
@@ -249,10 +249,10 @@ def test_a_client_that_resets_harms_nobody(meinheld: Served) -> None:
     ],
 )
 def test_what_the_server_refuses_by_itself_is_a_problem_document(
-    served: Served, sent: bytes, status: set[int]
+    server: Served, message: bytes, status: set[int]
 ) -> None:
-    with served.connect() as connection:
-        connection.sendall(sent)
+    with server.connect() as connection:
+        connection.sendall(message)
         answered, fields, body = read_answer(connection)
     problem = msgspec.json.decode(body)
     assert answered in status
@@ -262,7 +262,7 @@ def test_what_the_server_refuses_by_itself_is_a_problem_document(
     assert b"SECRET" not in body
 
 
-def test_a_target_as_long_as_the_gateway_allows_is_served(served: Served) -> None:
-    with served.connect() as connection:
+def test_a_target_as_long_as_the_gateway_allows_is_served(server: Served) -> None:
+    with server.connect() as connection:
         connection.sendall(request("GET", "/pid?" + "x" * 8100))
         assert read_answer(connection)[0] == 200

@@ -43,9 +43,9 @@ def place(api: Api, user: int, token: dict[str, str], **headers: str) -> request
 def test_a_user_takes_and_reads_their_own_orders(api: Api, issuer: Issuer, key: str) -> None:
     user = new_user()
     token = issuer.token(user, "orders:read orders:write", key)
-    accepted = place(api, user, token)
-    assert accepted.status_code == 202
-    assert api.get(accepted.headers["Location"], **token).json()["userId"] == user
+    answer = place(api, user, token)
+    assert answer.status_code == 202
+    assert api.get(answer.headers["Location"], **token).json()["userId"] == user
     assert len(api.get(f"/api/orders/user/{user}", **token).json()) == 1
 
 
@@ -63,17 +63,19 @@ def test_the_orders_of_others_do_not_exist(api: Api, issuer: Issuer) -> None:
 
 def test_an_admin_acts_for_everybody(api: Api, issuer: Issuer) -> None:
     user, admin = new_user(), issuer.token("ops@example", "orders:admin")
-    accepted = place(api, user, admin)
-    assert accepted.status_code == 202
-    assert api.get(accepted.headers["Location"], **admin).status_code == 200
+    answer = place(api, user, admin)
+    assert answer.status_code == 202
+    assert api.get(answer.headers["Location"], **admin).status_code == 200
     assert len(api.get(f"/api/orders/user/{user}", **admin).json()) == 1
 
 
 def test_a_key_belongs_to_the_subject_of_the_token(api: Api, issuer: Issuer) -> None:
     user = new_user()
-    mine, admin = issuer.token(user, "orders:write"), issuer.token("boss", "orders:admin")
+    subject_token, admin = issuer.token(user, "orders:write"), issuer.token("boss", "orders:admin")
     key = {"Idempotency-Key": "same"}
-    first, again, others = (place(api, user, token, **key) for token in (mine, mine, admin))
+    first, again, others = (
+        place(api, user, token, **key) for token in (subject_token, subject_token, admin)
+    )
     assert again.headers["Idempotency-Replayed"] == "true"
     assert again.json() == first.json() != others.json()
 
@@ -99,13 +101,13 @@ def test_the_limit_is_the_subjects(api: Api, issuer: Issuer) -> None:
 
 
 def test_requests_do_not_fetch_keys(api: Api, issuer: Issuer) -> None:
-    before = issuer.fetches
+    count_before = issuer.fetches
     forged = jwt.encode({"sub": "1", "exp": 9e9}, issuer.rsa, "RS256", {"kid": "r1"})
     for number in range(30):
         token = jwt.encode({"sub": "1", "exp": 9e9}, issuer.rsa, "RS256", {"kid": f"x{number}"})
         for signed in (forged, token):
             assert api.get("/api/orders/1", Authorization=f"Bearer {signed}").status_code == 401
-    assert issuer.fetches - before <= 1
+    assert issuer.fetches - count_before <= 1
 
 
 def test_keys_known_once_serve_while_the_issuer_is_away(api: Api, issuer: Issuer) -> None:

@@ -38,9 +38,9 @@ def api(
             tmp_path_factory.mktemp("api"), DATABASE_URL=database.url, REDIS_URL=redis_url,
             INVENTORY_URL=inventory.url, API_WORKERS="1", ORDER_STOCK_CHECK_BUDGET_S="3",
             OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_BSP_SCHEDULE_DELAY="100",
-        ) as served,
+        ) as server,
     ):  # fmt: skip
-        yield served
+        yield server
 
 
 def spans(receiver: Receiver, trace_id: str, *names: str) -> dict[str, Span]:
@@ -51,7 +51,7 @@ def spans(receiver: Receiver, trace_id: str, *names: str) -> dict[str, Span]:
 
 def test_an_order_has_the_spans_of_the_contract(api: Api, receiver: Receiver) -> None:
     user = new_user()
-    accepted = api.request(
+    answer = api.request(
         "POST", "/api/orders", json=order(user),
         headers={"traceparent": f"00-{TRACE_ID}-{CALLER}-01"},
     )  # fmt: skip
@@ -59,12 +59,12 @@ def test_an_order_has_the_spans_of_the_contract(api: Api, receiver: Receiver) ->
     create = by_name["CreateOrder"]
     assert create.parent_id == CALLER
     assert create.attributes["user.id"] == user
-    assert create.attributes["order.id"] == accepted.json()["orderId"]
+    assert create.attributes["order.id"] == answer.json()["orderId"]
     assert create.attributes["order.total"] == 19.9
     assert create.attributes["http.route"] == "/api/orders"
     assert create.attributes["http.response.status_code"] == 202
     assert by_name["CheckInventory"].parent_id == by_name["SaveOrder"].parent_id == create.span_id
-    assert accepted.headers["traceparent"] == f"00-{TRACE_ID}-{create.span_id}-01"
+    assert answer.headers["traceparent"] == f"00-{TRACE_ID}-{create.span_id}-01"
 
 
 def test_nothing_but_known_attributes_is_exported(api: Api, receiver: Receiver) -> None:

@@ -122,19 +122,19 @@ MAY = {
 
 @pytest.mark.parametrize(
     ("process", "deed"),
-    [(process, deed) for process, allowed in MAY.items() for deed in DEEDS if deed not in allowed],
+    [(process, deed) for process, deeds in MAY.items() for deed in DEEDS if deed not in deeds],
 )
 def test_a_process_is_refused(
     process: str, deed: str, channel: Callable[[str], BlockingChannel]
 ) -> None:
-    with pytest.raises(ChannelClosedByBroker) as refused:
+    with pytest.raises(ChannelClosedByBroker) as error:
         DEEDS[deed](channel(process))
-    assert refused.value.reply_code == 403
+    assert error.value.reply_code == 403
 
 
 @pytest.mark.parametrize(
     ("process", "deed"),
-    [(process, deed) for process, allowed in MAY.items() for deed in sorted(allowed)],
+    [(process, deed) for process, deeds in MAY.items() for deed in sorted(deeds)],
 )
 def test_a_process_is_allowed(
     process: str, deed: str, channel: Callable[[str], BlockingChannel]
@@ -246,9 +246,9 @@ def test_support_sends_dead_letters_back(users: Users) -> None:
 def test_the_page_lists_the_permissions() -> None:
     page = Path(__file__).parents[2] / "docs" / "least-privilege.md"
     text = page.read_text().replace("\\|", "|")
-    for process, allowed in permissions().items():
+    for process, deeds in permissions().items():
         [row] = [
             line for line in text.splitlines() if line.startswith(f"| {process}") and "`^" in line
         ]
-        for pattern in (allowed.configure, allowed.write, allowed.read):
+        for pattern in (deeds.configure, deeds.write, deeds.read):
             assert f"`{pattern}`" in row, process

@@ -226,27 +226,27 @@ def test_a_call_that_is_interrupted_leaves_no_reply_for_the_next(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, interrupt)
+    previous_handler = signal.signal(signal.SIGALRM, interrupt)
     valkey.pause()
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(KeyboardInterrupt):
             redis.call("ECHO", "first")
     finally:
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, previous_handler)
         valkey.resume()
     assert redis.call("ECHO", "second") == b"second"
 
 
 def test_a_forked_process_does_not_share_the_connection(redis: Redis) -> None:
-    ours = redis.call("CLIENT", "ID")
+    client_id = redis.call("CLIENT", "ID")
     readable, writable = os.pipe()
     if not (child := os.fork()):
         os.write(writable, b"%d" % redis.call("CLIENT", "ID"))
         os._exit(0)
     os.waitpid(child, 0)
-    assert int(os.read(readable, 100)) != ours
-    assert redis.call("CLIENT", "ID") == ours
+    assert int(os.read(readable, 100)) != client_id
+    assert redis.call("CLIENT", "ID") == client_id
     os.close(readable)
     os.close(writable)
 

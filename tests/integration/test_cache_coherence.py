@@ -161,8 +161,8 @@ def test_no_reader_goes_back_and_all_catch_up(world: World) -> None:
 def test_no_process_shows_what_a_failover_lost(redis_url: str, listening: object) -> None:
     """The database has gone back to version 2; this process saw version 5, and so did Redis."""
     prefix = f"lost-{listening}:"
-    mine = CacheSettings(url=redis_url, timeout_s=1, retry_after_s=0.2, prefix=prefix)
-    cache, other = (OrderCache(Redis(mine), mine) for _ in range(2))
+    settings = CacheSettings(url=redis_url, timeout_s=1, retry_after_s=0.2, prefix=prefix)
+    cache, other = (OrderCache(Redis(settings), settings) for _ in range(2))
     order_id = 1 if listening else 2
 
     def load(reader: OrderCache) -> int:
@@ -176,8 +176,8 @@ def test_no_process_shows_what_a_failover_lost(redis_url: str, listening: object
         assert load(cache) == 5
         if not listening:
             cache.close()
-        assert flush(mine) == 1
-        assert flush(mine) == 0, "the marker is no order"
+        assert flush(settings) == 1
+        assert flush(settings) == 0, "the marker is no order"
         if not listening:
             assert load(cache) == 5, "it cannot know"
             cache.start()

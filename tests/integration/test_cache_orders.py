@@ -111,11 +111,11 @@ def test_a_hot_order_is_served_without_redis(make: Make, redis: Redis) -> None:
     snapshot = order(next(ids), terminal=True)
     cache.load(snapshot.id, lambda: snapshot)
     in_local(cache, snapshot.id)
-    before = calls_of(redis, "get")
+    count_before = calls_of(redis, "get")
     for _ in range(100):
         assert cache.load(snapshot.id, never) == snapshot
     # Not zero: what Redis says of our own write may come only now, and drops the order once.
-    assert calls_of(redis, "get") < before + 10
+    assert calls_of(redis, "get") < count_before + 10
 
 
 def calls_of(redis: Redis, command: str) -> int:
@@ -253,7 +253,7 @@ def test_a_frozen_redis_is_bypassed_after_one_budget(valkey: Server, make: Make)
     snapshot = order(next(ids), terminal=True)
     cache.load(snapshot.id, lambda: snapshot)
     in_local(cache, snapshot.id)
-    before = counted("l2", "error"), counted("l2", "bypass")
+    count_before = counted("l2", "error"), counted("l2", "bypass")
     valkey.pause()
     try:
         time.sleep(1)  # by now L1 may not be believed any more
@@ -265,14 +265,14 @@ def test_a_frozen_redis_is_bypassed_after_one_budget(valkey: Server, make: Make)
     assert waits[0] < LATE_S
     assert sorted(waits)[-5] < 0.04  # the others but a probe each 200 ms
     assert put_s < LATE_S
-    assert counted("l2", "error") > before[0]
-    assert counted("l2", "bypass") > before[1]
+    assert counted("l2", "error") > count_before[0]
+    assert counted("l2", "bypass") > count_before[1]
 
 
 def timed(call: Callable[[], Any], expected: Any) -> float:
-    began = time.monotonic()
+    start_s = time.monotonic()
     assert call() == expected
-    return time.monotonic() - began
+    return time.monotonic() - start_s
 
 
 def counted(level: str, result: str) -> float:
@@ -285,37 +285,48 @@ def test_a_change_made_while_redis_was_frozen_is_visible_when_it_is_back(
 ) -> None:
     """Its memory still says otherwise, and would for five minutes."""
     writer, reader = make(local_entries=0, timeout_s=0.05), make(timeout_s=0.05)
-    ended = order(next(ids), 4, terminal=True)
-    writer.put(ended)
-    in_local(reader, ended.id)
+    terminal_order = order(next(ids), 4, terminal=True)
+    writer.put(terminal_order)
+    in_local(reader, terminal_order.id)
     valkey.pause()
     try:
-        refunded = order(ended.id, 5, terminal=True)
+        refunded = order(terminal_order.id, 5, terminal=True)
         writer.put(refunded)
-        writer.put(order(ended.id, 4, terminal=True))  # a late, older one does not matter
+        writer.put(order(terminal_order.id, 4, terminal=True))  # a late, older one does not matter
     finally:
         valkey.resume()
-    wait_until(lambda: reader.load(ended.id, never) == refunded, 1.5)
-    in_local(reader, ended.id)
-    assert reader.load(ended.id, never) == refunded
+    wait_until(lambda: reader.load(terminal_order.id, never) == refunded, 1.5)
+    in_local(reader, terminal_order.id)
+    assert reader.load(terminal_order.id, never) == refunded
 
 
 def test_after_a_restart_the_cache_fills_again_and_stays_coherent(
     valkey: Server, make: Make
 ) -> None:
     writer, reader = make(local_entries=0, timeout_s=0.05), make(timeout_s=0.05)
-    ended = order(next(ids), 4, terminal=True)
-    writer.put(ended)
-    in_local(reader, ended.id)
+    terminal_order = order(next(ids), 4, terminal=True)
+    writer.put(terminal_order)
+    in_local(reader, terminal_order.id)
     valkey.kill()
     try:
-        assert timed(lambda: reader.load(ended.id, lambda: ended), ended) < LATE_S
+        assert (
+            timed(lambda: reader.load(terminal_order.id, lambda: terminal_order), terminal_order)
+            < LATE_S
+        )
     finally:
         valkey.start()
     wait_until(lambda: reader._local.trusted)
-    wait_until(lambda: reader.load(ended.id, lambda: ended) and reader._local.read(ended.id))
-    writer.put(order(ended.id, 5, terminal=True))
-    wait_until(lambda: reader.load(ended.id, never) == order(ended.id, 5, terminal=True), 1)
+    wait_until(
+        lambda: (
+            reader.load(terminal_order.id, lambda: terminal_order)
+            and reader._local.read(terminal_order.id)
+        )
+    )
+    writer.put(order(terminal_order.id, 5, terminal=True))
+    wait_until(
+        lambda: reader.load(terminal_order.id, never) == order(terminal_order.id, 5, terminal=True),
+        1,
+    )
 
 
 def test_local_entries_are_not_served_when_changes_stop_arriving(make: Make, redis: Redis) -> None:
@@ -339,15 +350,15 @@ def test_local_entries_are_not_served_when_changes_stop_arriving(make: Make, red
 def test_an_unwritten_snapshot_is_written_at_the_stop(valkey: Server, redis_url: str) -> None:
     options = settings(redis_url, retry_after_s=0.05, timeout_s=0.05)
     cache = OrderCache(Redis(options), options)  # never started: only `close` can write
-    late = order(next(ids), terminal=True)
+    late_order = order(next(ids), terminal=True)
     valkey.pause()
     try:
-        cache.put(late)
+        cache.put(late_order)
     finally:
         valkey.resume()
     time.sleep(0.1)
     cache.close()
-    assert cached(OrderCache(Redis(options), options), late.id) == late
+    assert cached(OrderCache(Redis(options), options), late_order.id) == late_order
 
 
 def test_the_backlog_is_bounded_and_keeps_the_newest() -> None:
@@ -371,13 +382,13 @@ def test_without_redis_the_database_answers() -> None:
 
 
 def test_a_writer_is_known_to_every_process_for_a_while(redis: Redis) -> None:
-    here, other = RecentWriters(redis, keep_s=1), RecentWriters(redis, keep_s=1)
-    here.mark(42)
-    assert here.wrote_here(42)
+    marks, other = RecentWriters(redis, keep_s=1), RecentWriters(redis, keep_s=1)
+    marks.mark(42)
+    assert marks.wrote_here(42)
     assert not other.wrote_here(42)
     assert other.wrote_recently(42) is True
     time.sleep(1.05)
-    assert here.wrote_recently(42) is not True
+    assert marks.wrote_recently(42) is not True
     assert other.wrote_recently(42) is not True
     eventually(lambda: other.wrote_recently(43) is False)
 
@@ -391,10 +402,10 @@ def test_nobody_is_taken_for_no_writer_after_a_flush_or_a_restart(
     for lose in (lambda: client.call("FLUSHALL"), lambda: restart(valkey)):
         eventually(lambda: writers.wrote_recently(46) is False)
         lose()
-        lost = time.monotonic()
+        flushed_s = time.monotonic()
         assert writers.wrote_recently(46) is None
         eventually(lambda: writers.wrote_recently(46) is False)
-        assert time.monotonic() - lost >= 1
+        assert time.monotonic() - flushed_s >= 1
 
 
 def restart(valkey: Server) -> None:

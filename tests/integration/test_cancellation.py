@@ -157,9 +157,9 @@ def test_cancelled_again_it_is_answered_200_and_changes_nothing(world: World) ->
 def test_a_failed_order_cannot_be_cancelled(world: World) -> None:
     order_id = world.order(product_id=999999)
     world.handle(order_id)
-    with pytest.raises(NotCancellable) as refused:
+    with pytest.raises(NotCancellable) as error:
         world.cancel(order_id, key="k-1")
-    assert refused.value.reason == "Failed"
+    assert error.value.reason == "Failed"
     assert world.rows("SELECT FROM idempotency_keys WHERE key = 'k-1'") == []
 
 
@@ -171,9 +171,9 @@ def test_the_window_is_judged_by_the_database_whatever_the_clock_of_the_api(worl
             b"UPDATE orders SET completed_at = now() - interval '31 minutes' WHERE id = %s",
             (order_id,),
         )
-    with pytest.raises(NotCancellable) as refused:
+    with pytest.raises(NotCancellable) as error:
         world.cancel(order_id)
-    assert refused.value.reason == "WindowClosed"
+    assert error.value.reason == "WindowClosed"
     assert world.find(order_id).status is Status.COMPLETED
     world.cancellations = cancellations_on(world.pool, 3600)
     assert answer(world.cancel(order_id))[0] == 202
@@ -200,13 +200,13 @@ def test_a_key_gives_the_stored_answer_and_belongs_to_one_cancellation(world: Wo
     world.handle(first)
     stored = world.cancel(first, key="k-2")
     world.handle(first, kind=events.REFUND_DUE)
-    again = world.cancel(first, key="k-2")
+    repetition = world.cancel(first, key="k-2")
     assert stored is not None
-    assert again is not None
-    assert again.answer.replayed
-    assert again.order is None
+    assert repetition is not None
+    assert repetition.answer.replayed
+    assert repetition.order is None
     for member in ("status", "body", "location", "etag"):
-        assert getattr(again.answer, member) == getattr(stored.answer, member)
+        assert getattr(repetition.answer, member) == getattr(stored.answer, member)
     with pytest.raises(KeyReused):
         world.cancel(second, key="k-2")
     assert world.find(second).status is Status.PENDING
@@ -295,11 +295,11 @@ def test_an_order_is_not_completed_by_a_worker_that_read_it_before_the_cancel(
 ) -> None:
     order_id = charging(world)
     message = str(uuid.uuid4())
-    held = world.progress.load(order_id, message)
-    assert held is not None
+    order = world.progress.load(order_id, message)
+    assert order is not None
     world.cancel(order_id)
-    assert not held.order.cancel_requested
-    world.handle_loaded(held)
+    assert not order.order.cancel_requested
+    world.handle_loaded(order)
     assert world.find(order_id).status is not Status.COMPLETED
     world.handle(order_id)
     assert world.find(order_id).status is Status.REFUNDED
@@ -310,12 +310,12 @@ def test_stock_is_not_noted_as_committed_for_an_order_cancelled_meanwhile(world:
     world.when_completed = lambda: world.inventory.faults(errorRatio=1)
     with pytest.raises(Transient):
         world.handle(order_id)
-    held = world.progress.load(order_id, str(uuid.uuid4()))
-    assert held is not None
+    order = world.progress.load(order_id, str(uuid.uuid4()))
+    assert order is not None
     world.when_completed = lambda: None
     world.inventory.faults()
     world.cancel(order_id)
-    world.handle_loaded(held)  # commits at Inventory; the order has moved on
+    world.handle_loaded(order)  # commits at Inventory; the order has moved on
     assert (world.reservation(order_id), world.stock(order_id)) == ("held", ["committed"])
     world.handle(order_id, kind=events.REFUND_DUE)
     assert (world.reservation(order_id), world.stock(order_id)) == ("returned", ["returned"])
@@ -326,14 +326,14 @@ def test_a_commit_that_comes_after_the_stock_went_back_is_no_dead_letter(world: 
     world.when_completed = lambda: world.inventory.faults(errorRatio=1)
     with pytest.raises(Transient):
         world.handle(order_id)
-    held = world.progress.load(order_id, str(uuid.uuid4()))
-    assert held is not None
+    order = world.progress.load(order_id, str(uuid.uuid4()))
+    assert order is not None
     world.when_completed = lambda: None
     world.inventory.faults()
     world.cancel(order_id)
     world.handle(order_id, kind=events.REFUND_DUE)
     assert world.stock(order_id) == ["released"]
-    world.handle_loaded(held)
+    world.handle_loaded(order)
     assert world.find(order_id).status is Status.REFUNDED
 
 
@@ -390,10 +390,10 @@ def test_an_id_issued_again_never_meets_the_lost_orders_reservation_or_payment(
         for table in ("notifications", "payment_attempts", "order_history", "orders"):
             connection.execute(f"DELETE FROM {table}".encode())
         connection.execute(b"SELECT setval('orders_id_seq', %s, false)", (order_id,))
-    again = world.order()
-    assert again == order_id
-    world.handle(again)
-    assert world.find(again).status is Status.COMPLETED
+    second_order = world.order()
+    assert second_order == order_id
+    world.handle(second_order)
+    assert world.find(second_order).status is Status.COMPLETED
     assert [row["status"] for row in world.captures(order_id)] == ["captured"] * 2
     assert world.stock(order_id) == ["committed"] * 2, "both hold stock of their own"
 

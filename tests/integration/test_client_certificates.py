@@ -153,11 +153,11 @@ def call_in_sets(url: str, credential: Credential) -> bytes:
     ):
         call = Call(ASK, lambda reply: reply.body)
         calls.begin(1, upstream, call, contextvars.copy_context().run)
-        while not (ended := calls.wait(30)):
+        while not (answers := calls.wait(30)):
             pass
-        if ended[0].error is not None:
-            raise ended[0].error
-        return bytes(ended[0].result)
+        if answers[0].error is not None:
+            raise answers[0].error
+        return bytes(answers[0].result)
 
 
 @pytest.mark.parametrize("ask", [call_alone, call_in_sets])
@@ -245,9 +245,9 @@ def test_the_page_of_an_nginx_that_refuses_us_is_understood(
 def replace(files: Pair, pair: Pair) -> None:
     """Put a pair into the place of another one: each file in one step."""
     for old, new in zip(files, pair, strict=True):
-        part = old.with_suffix(".part")
-        shutil.copy(new, part)
-        part.rename(old)
+        draft = old.with_suffix(".part")
+        shutil.copy(new, draft)
+        draft.rename(old)
 
 
 @pytest.fixture

@@ -23,11 +23,11 @@ SERVICES = Path(cli.__file__).parents[1]
 @pytest.fixture(scope="module")
 def shop(database: Database) -> Iterator[Shop]:
     with running("inventory", free_port()) as stock, running("payment", free_port()) as till:
-        built = Shop(database, stock, till)
-        built.environ |= {"ORDERS_LOG_LEVEL": "info", "ORDERS_UPSTREAM_RETRIES": "1"}
-        built.empty()
-        yield built
-        built.close()
+        shop = Shop(database, stock, till)
+        shop.environ |= {"ORDERS_LOG_LEVEL": "info", "ORDERS_UPSTREAM_RETRIES": "1"}
+        shop.empty()
+        yield shop
+        shop.close()
 
 
 def started(shop: Shop, *words: str, **environ: str) -> "subprocess.Popen[bytes]":
@@ -51,9 +51,9 @@ def test_the_answer_goes_to_stdout_and_log_lines_to_stderr(
     shop: Shop, words: tuple[str, ...], line: bytes
 ) -> None:
     shop.capture(4711)
-    away = {"ORDERS_PAYMENT_URL": "http://127.0.0.1:9"} if words[0] == "trace" else {}
-    out, err = started(shop, *words, **away).communicate(timeout=60)
-    msgspec.json.decode(out)
+    environ = {"ORDERS_PAYMENT_URL": "http://127.0.0.1:9"} if words[0] == "trace" else {}
+    output, err = started(shop, *words, **environ).communicate(timeout=60)
+    msgspec.json.decode(output)
     assert line in err
 
 

@@ -39,5 +39,5 @@ def test_a_command_reaches_the_promoted_server_behind_a_frozen_one(
     }.items():
         monkeypatch.setenv(name, value)
     cli.main(words.split())
-    out, err = capsys.readouterr()
-    assert ANSWERS[words] in out + err
+    output, err = capsys.readouterr()
+    assert ANSWERS[words] in output + err

@@ -94,7 +94,7 @@ def test_poison_goes_to_the_dead_letters_at_once(
     vhost: Vhost, broker: Broker, contents: bytes, changes: dict[str, object], reason: str
 ) -> None:
     messages: list[Message] = []
-    before = metric("messaging_dead_letter_total", reason=reason)
+    count_before = metric("messaging_dead_letter_total", reason=reason)
     with consuming(vhost, remember(messages)):
         broker.send(QUEUE, contents, new_properties(**changes))  # type: ignore[arg-type]
         broker.wait_for(DEAD, 1)
@@ -105,7 +105,7 @@ def test_poison_goes_to_the_dead_letters_at_once(
     assert properties.headers["x-reason"] == reason
     assert properties.headers["x-died-at"]
     assert messages == []
-    assert metric("messaging_dead_letter_total", reason=reason) == before + 1
+    assert metric("messaging_dead_letter_total", reason=reason) == count_before + 1
 
 
 def test_a_permanent_error_goes_to_the_dead_letters_at_once(vhost: Vhost, broker: Broker) -> None:
@@ -130,16 +130,18 @@ def test_what_may_pass_walks_through_the_tiers_and_dies_after_eight_tries(
     vhost: Vhost, broker: Broker, error: Exception, reason: str
 ) -> None:
     tries: list[int] = []
-    before = {tier.name: metric("messaging_retries_total", tier=tier.name) for tier in SHORT_TIERS}
+    count_before = {
+        tier.name: metric("messaging_retries_total", tier=tier.name) for tier in SHORT_TIERS
+    }
     with consuming(vhost, raises(lambda: error, tries)):
         broker.send(QUEUE, body())
         broker.wait_for(DEAD, 1, within_s=60)
     assert tries == [1, 2, 3, 4, 5, 6, 7, 8]
-    after = {
-        tier.name: metric("messaging_retries_total", tier=tier.name) - before[tier.name]
+    counts_after = {
+        tier.name: metric("messaging_retries_total", tier=tier.name) - count_before[tier.name]
         for tier in SHORT_TIERS
     }
-    assert after == {"5s": 3, "30s": 2, "5m": 2}
+    assert counts_after == {"5s": 3, "30s": 2, "5m": 2}
     letter = broker.take(DEAD)
     assert letter is not None
     headers = letter[0].headers
@@ -182,13 +184,13 @@ def test_a_message_whose_copy_cannot_be_kept_is_held_and_tried_again(
 
 
 def test_handlers_work_side_by_side_and_no_more_than_prefetch(vhost: Vhost, broker: Broker) -> None:
-    lock, now, most = threading.Lock(), 0, 0
+    lock, now, maximum = threading.Lock(), 0, 0
 
     def handler(_message: Message) -> None:
-        nonlocal now, most
+        nonlocal now, maximum
         with lock:
             now += 1
-            most = max(most, now)
+            maximum = max(maximum, now)
         time.sleep(0.05)
         with lock:
             now -= 1
@@ -197,7 +199,7 @@ def test_handlers_work_side_by_side_and_no_more_than_prefetch(vhost: Vhost, brok
         for _ in range(12):
             broker.send(QUEUE, body())
         broker.wait_for(QUEUE, 0)
-    assert most == 3
+    assert maximum == 3
 
 
 def test_heartbeats_go_on_while_handlers_work(vhost: Vhost, broker: Broker) -> None:
@@ -271,9 +273,9 @@ def test_a_missing_queue_is_waited_for_and_named(vhost: Vhost, broker: Broker) -
 
 
 def test_a_wrong_password_is_a_problem_that_does_not_show_it(vhost: Vhost) -> None:
-    wrong = Vhost(vhost.name, vhost.url.replace("orders:", "orders:wrong-"), "")
+    vhost_with_wrong_password = Vhost(vhost.name, vhost.url.replace("orders:", "orders:wrong-"), "")
     limits = Limits(prefetch=1, max_tries=8, drain_s=1)
-    consumer = Consumer(settings_of(wrong), QUEUE, remember([]), limits)
+    consumer = Consumer(settings_of(vhost_with_wrong_password), QUEUE, remember([]), limits)
     consumer.start()
     eventually(lambda: "ACCESS_REFUSED" in str(consumer.problem))
     assert "wrong-" not in str(consumer.problem)
@@ -338,14 +340,14 @@ def test_how_a_try_in_a_set_ended_is_carried_out_and_ends_no_pause(
     consumer = Consumer(settings_of(vhost), QUEUE, handler, limits, set_handler)
     outcome = "dead" if isinstance(error, Permanent) else "retried"
     name = "messaging_process_duration_seconds_count"
-    before = metric(name, outcome=outcome)
+    count_before = metric(name, outcome=outcome)
     for _ in range(2):
         broker.send(QUEUE, body())
     consumer.start()
     try:
         eventually(lambda: consumer.paused is not None)
         set_handler.later.set()
-        eventually(lambda: metric(name, outcome=outcome) == before + 1)
+        eventually(lambda: metric(name, outcome=outcome) == count_before + 1)
         assert consumer.paused is not None
         assert tries == [1]
     finally:

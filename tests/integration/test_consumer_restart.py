@@ -48,7 +48,7 @@ def test_a_restart_loses_nothing_and_a_start_without_a_broker_waits(
     limits = Limits(prefetch=4, max_tries=8, drain_s=5)
     consumer, newcomer = (Consumer(settings_of(running), QUEUE, handler, limits) for _ in range(2))
     with connected(running) as broker:
-        sent = {broker.send(QUEUE, body(number)) for number in range(1, 601)}
+        message_ids = {broker.send(QUEUE, body(number)) for number in range(1, 601)}
     consumer.start()
     eventually(lambda: len(handled) > 100)
     rabbitmq.kill()
@@ -59,7 +59,7 @@ def test_a_restart_loses_nothing_and_a_start_without_a_broker_waits(
     eventually(lambda: consumer.problem is None and newcomer.problem is None)
     assert consumer.stop()
     assert newcomer.stop()
-    assert set(handled) == sent
+    assert set(handled) == message_ids
     assert sum(handled.values()) <= 600 + limits.prefetch
     with connected(running) as broker:
         assert broker.count(QUEUE) == 0

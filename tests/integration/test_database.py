@@ -74,9 +74,9 @@ def routed(target: str, reason: str) -> float:
 
 def test_key_order_history_and_outbox_commit_together(pool: Pool, ledger: Orders) -> None:
     tables = ("orders", "order_history", "outbox", "idempotency_keys")
-    before = [count(pool, table) for table in tables]
+    count_before = [count(pool, table) for table in tables]
     accept(ledger, str(uuid.uuid4()))
-    assert [count(pool, table) for table in tables] == [number + 1 for number in before]
+    assert [count(pool, table) for table in tables] == [number + 1 for number in count_before]
 
 
 def test_the_same_key_gives_the_stored_answer(ledger: Orders) -> None:
@@ -106,7 +106,7 @@ def test_an_expired_key_is_free_again(pool: Pool, ledger: Orders) -> None:
 
 
 def test_fifty_equal_requests_at_once_make_one_order(pool: Pool, ledger: Orders) -> None:
-    key, before = str(uuid.uuid4()), count(pool, "orders")
+    key, count_before = str(uuid.uuid4()), count(pool, "orders")
     gate = threading.Barrier(20)
 
     def send(_: int) -> bytes:
@@ -116,7 +116,7 @@ def test_fifty_equal_requests_at_once_make_one_order(pool: Pool, ledger: Orders)
     with ThreadPoolExecutor(20) as threads:
         bodies = set(threads.map(send, range(20))) | set(threads.map(send, range(20)))
     assert len(bodies) == 1
-    assert count(pool, "orders") == before + 1
+    assert count(pool, "orders") == count_before + 1
 
 
 def test_the_loser_of_a_race_waits_a_second_and_is_told_that_the_winner_is_busy(
@@ -325,9 +325,9 @@ def test_reads_go_to_the_replica_while_it_keeps_up_and_misses_to_the_primary(
                 unseen = accept(ledger).order_id or 0
                 assert ledger.find(unseen) is not None, "what the replica lacks is on the primary"
                 eventually(lambda: lag.lag_s() > options.replica_max_lag_s)
-                before = routed("primary", "no_replica")
+                count_before = routed("primary", "no_replica")
                 assert ledger.find(unseen) is not None
-                assert routed("primary", "no_replica") == before + 1
+                assert routed("primary", "no_replica") == count_before + 1
             finally:
                 admin.execute(b"SELECT pg_wal_replay_resume()")
         eventually(lambda: lag.lag_s() < options.replica_max_lag_s)
@@ -361,10 +361,10 @@ def test_reads_go_in_turn_to_the_replicas_that_keep_up(
     try:
         eventually(lambda: max(lag.lag_s() for lag in lags[:2]) < options.replica_max_lag_s)
         eventually(lambda: _rows_of(database.replica_url, order_id))
-        before = routed("replica", "fresh")
+        count_before = routed("replica", "fresh")
         for _ in range(10):
             assert ledger.find(order_id) is not None
-        assert routed("replica", "fresh") == before + 10
+        assert routed("replica", "fresh") == count_before + 10
         used = [replica.statements for replica in pools]
         assert (min(used[:2]) >= 4, used[2]) == (True, 0)
     finally:

@@ -80,9 +80,9 @@ def test_a_frozen_server_costs_one_deadline_and_the_outcome_is_unknown(
             ask(pool)
         assert time.monotonic() - began_s > DEADLINE_S * 0.9
         assert machine_time_s() - started_s < DEADLINE_S + 2
-        with pytest.raises(Transient) as refused:
+        with pytest.raises(Transient) as error:
             accept(pool)
-        assert not isinstance(refused.value, OutcomeUnknown), "nothing was sent"
+        assert not isinstance(error.value, OutcomeUnknown), "nothing was sent"
         started_s = machine_time_s()
         for _ in range(20):
             with pytest.raises(Transient):
@@ -101,10 +101,10 @@ def test_a_pool_that_nobody_asks_notices_a_frozen_server_and_its_return(
     try:
         eventually(lambda: pool._server.known_down)
         started_s = machine_time_s()
-        with pytest.raises(Transient) as refused:
+        with pytest.raises(Transient) as error:
             accept(pool)
         assert machine_time_s() - started_s < 1, "the request did not have to find out"
-        assert not isinstance(refused.value, OutcomeUnknown)
+        assert not isinstance(error.value, OutcomeUnknown)
         assert pool.unwell_s > 1
     finally:
         postgres.resume()
@@ -271,13 +271,13 @@ def test_open_connections_to_a_replaced_server_are_not_used(servers: Pair) -> No
             accept(pool)
             servers.promote()
             proxy.point(port_of(servers.standby.url))
-            before = count_orders(servers.primary)
+            count_before = count_orders(servers.primary)
             with ExitStack() as stack:  # more than are open: the pool opens new ones
                 for _ in range(pool.size):
                     stack.enter_context(pool.connection())
             for _ in range(20):
                 accept(pool)
-            assert count_orders(servers.primary) == before
+            assert count_orders(servers.primary) == count_before
         finally:
             pool.close()
 

@@ -334,11 +334,11 @@ def test_the_api_takes_and_shows_orders_through_a_pooler(
     urls = {"DATABASE_URL": pooled, "DATABASE_SESSION_URL": database.url}
     with api_running(tmp_path, ORDER_STOCK_CHECK="off", **urls) as api:
         user = new_user()
-        accepted = api.post(user, "once")
-        assert accepted.status_code == 202
-        again = api.post(user, "once")
-        assert (again.status_code, again.json()) == (202, accepted.json())
+        answer = api.post(user, "once")
+        assert answer.status_code == 202
+        repetition = api.post(user, "once")
+        assert (repetition.status_code, repetition.json()) == (202, answer.json())
         assert api.post(user, "once", quantity=9).status_code == 422
-        assert api.get(accepted.headers["Location"]).json()["total"] == 19.9
+        assert api.get(answer.headers["Location"]).json()["total"] == 19.9
         assert len(api.get(f"/api/orders/user/{user}").json()) == 1
         assert api.admin("/readyz").status_code == 200

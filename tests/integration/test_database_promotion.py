@@ -53,12 +53,12 @@ def lose_commits(servers: Pair, orders: int) -> list[int]:
         order_id = accept(pool)
         eventually(lambda: stored(servers.standby.url) == [order_id])
         servers.standby.stop()
-        lost = [accept(pool) for _ in range(orders)]
+        lost_ids = [accept(pool) for _ in range(orders)]
     servers.primary.kill()
     servers.standby.program.spawn()
     eventually(lambda: postgres_server.answers(servers.standby.url))
     servers.promote()
-    return lost
+    return lost_ids
 
 
 def stored(url: str) -> list[int]:
@@ -79,11 +79,11 @@ def after_promotion(url: str, redis_url: str) -> subprocess.CompletedProcess[str
 
 
 def test_no_number_that_was_lost_is_given_out_again(servers: Pair, redis_url: str) -> None:
-    refused = after_promotion(servers.standby.url, redis_url)
-    assert (refused.returncode, "promote it first" in refused.stderr) == (1, True)
-    lost = lose_commits(servers, 40)
+    refusal = after_promotion(servers.standby.url, redis_url)
+    assert (refusal.returncode, "promote it first" in refusal.stderr) == (1, True)
+    lost_ids = lose_commits(servers, 40)
     redis = Redis(CacheSettings(url=redis_url, timeout_s=5))
-    for key in (f"{redis.prefix}order:{lost[-1]}", f"{redis.prefix}order:1", "order:1"):
+    for key in (f"{redis.prefix}order:{lost_ids[-1]}", f"{redis.prefix}order:1", "order:1"):
         redis.call(b"SET", key, b"1 of the old primary")
     first = after_promotion(servers.standby.url, redis_url)
     assert first.returncode == 0, first.stderr
@@ -91,15 +91,15 @@ def test_no_number_that_was_lost_is_given_out_again(servers: Pair, redis_url: st
     assert "sequence outbox_seq_seq: set to" in first.stdout
     assert "cache: 2 orders removed" in first.stdout
     assert redis.call(b"GET", "order:1") is not None, "of somebody else"
-    again = after_promotion(servers.standby.url, redis_url)
-    assert (again.returncode, "nothing to do" in again.stdout) == (0, True)
+    order_ids = after_promotion(servers.standby.url, redis_url)
+    assert (order_ids.returncode, "nothing to do" in order_ids.stdout) == (0, True)
     redis.close()
     settings = DatabaseSettings(url=servers.standby.url)
     pool = Pool(settings.url, settings, "test")
     pool.open()
     with closing(pool):
         new = [accept(pool) for _ in range(5)]
-        assert min(new) > max(lost) + SKIP // 2
+        assert min(new) > max(lost_ids) + SKIP // 2
         with pool.connection() as connection:
             [(numbers,)] = connection.execute(b"SELECT min(seq) FROM outbox WHERE seq > 1000")
         assert numbers > SKIP // 2
@@ -110,7 +110,7 @@ def test_a_follow_up_that_fails_is_tried_again_until_all_of_it_is_done(
 ) -> None:
     servers.promote()
     url, caching = servers.standby.url, CacheSettings(url=redis_url, timeout_s=5)
-    out = msgspec.structs.replace(caching, url="redis://localhost:1/0")
+    unreachable_cache = msgspec.structs.replace(caching, url="redis://localhost:1/0")
     with psycopg.connect(servers.admin_url(servers.standby), autocommit=True) as admin:
         admin.execute(b"ALTER TABLE promotions RENAME TO being_migrated")
         with pytest.raises(DatabaseUnavailable):
@@ -119,7 +119,7 @@ def test_a_follow_up_that_fails_is_tried_again_until_all_of_it_is_done(
     redis = Redis(caching)
     with closing(redis):
         redis.call(b"SET", f"{redis.prefix}order:1", b"1 of the old primary")
-        follow = FollowUp(DatabaseSettings(url=url), out)
+        follow = FollowUp(DatabaseSettings(url=url), unreachable_cache)
         for _ in range(2):
             with pytest.raises(RedisDown):
                 follow()

@@ -34,7 +34,7 @@ def dead_letters(shop: Shop, *words: str, **environ: str) -> tuple[int, str, str
 
 
 def test_a_replay_leaves_a_row_that_says_who_why_and_which(shop: Shop, broker: Broker) -> None:
-    sent = [send_dead_letter(broker, number) for number in (1, 2)]
+    letters = [send_dead_letter(broker, number) for number in (1, 2)]
     because = "Payment was out until noon"
     words = ("replay", "order-processing", "--all", "--because", because, "--as", "ada")
     assert dead_letters(shop, *words)[0] == 0
@@ -42,7 +42,7 @@ def test_a_replay_leaves_a_row_that_says_who_why_and_which(shop: Shop, broker: B
     assert row[:4] == (
         "operator:ada", "dead-letters replay", "queue order-processing.dead", because,
     )  # fmt: skip
-    assert row[4] == {"letters": 2, "ids": sent}
+    assert row[4] == {"letters": 2, "ids": letters}
 
 
 def test_a_drop_leaves_a_row_too_and_looking_leaves_none(shop: Shop, broker: Broker) -> None:
@@ -54,8 +54,8 @@ def test_a_drop_leaves_a_row_too_and_looking_leaves_none(shop: Shop, broker: Bro
 
 
 def test_an_empty_queue_is_named_and_leaves_no_row(shop: Shop, broker: Broker) -> None:
-    code, out, _ = dead_letters(shop, "replay", "order-processing", "--all")
-    assert (code, out) == (0, f"{DEAD} has no letters\n")
+    code, output, _ = dead_letters(shop, "replay", "order-processing", "--all")
+    assert (code, output) == (0, f"{DEAD} has no letters\n")
     assert dead_letters(shop, "tidy", "order-processing")[1] == "no letter was settled otherwise\n"
     assert shop.run("SELECT count(*) FROM operator_actions") == [(0,)]
 
@@ -73,13 +73,13 @@ def test_without_the_database_nothing_is_replayed_unless_it_is_said(
     shop: Shop, broker: Broker
 ) -> None:
     send_dead_letter(broker, 1)
-    out = {"ORDERS_DATABASE_URL": "postgresql://127.0.0.1:9/x"}
-    code, _, err = dead_letters(shop, "replay", "order-processing", "--all", **out)
+    environ = {"ORDERS_DATABASE_URL": "postgresql://127.0.0.1:9/x"}
+    code, _, err = dead_letters(shop, "replay", "order-processing", "--all", **environ)
     assert code == 1
     assert "PostgreSQL" in err
     broker.wait_for(DEAD, 1)
     words = ("replay", "order-processing", "--all", "--no-audit")
-    assert dead_letters(shop, *words, **out)[0] == 0
+    assert dead_letters(shop, *words, **environ)[0] == 0
     broker.wait_for(DEAD, 0)
 
 
@@ -89,10 +89,10 @@ def test_tidy_drops_letters_whose_order_was_settled_otherwise(shop: Shop, broker
     settled = send_dead_letter(broker, sold)
     letters = [send_dead_letter(broker, order_id) for order_id in (owing, waits, 4711)]
     broker.send(DEAD, b"not for us", new_properties())
-    code, out, _ = dead_letters(shop, "tidy", "order-processing")
+    code, output, _ = dead_letters(shop, "tidy", "order-processing")
     assert code == 0
-    assert f"settled {settled}" in out
-    assert "1 letter was settled otherwise; drop with --yes" in out
+    assert f"settled {settled}" in output
+    assert "1 letter was settled otherwise; drop with --yes" in output
     broker.wait_for(DEAD, 5)
     assert dead_letters(shop, "tidy", "order-processing", "--yes", "--as", "ada")[0] == 0
     broker.wait_for(DEAD, 4)
@@ -103,12 +103,12 @@ def test_tidy_drops_letters_whose_order_was_settled_otherwise(shop: Shop, broker
 
 def test_tidy_drops_notifications_that_were_sent(shop: Shop, broker: Broker) -> None:
     notified, untold = shop.order(), shop.order(notified=False)
-    sent = send_dead_letter(broker, notified, NOTIFY, "order.completed.v1")
+    letter = send_dead_letter(broker, notified, NOTIFY, "order.completed.v1")
     send_dead_letter(broker, notified, NOTIFY, "order.refunded.v1")
     send_dead_letter(broker, untold, NOTIFY, "order.completed.v1")
-    code, out, _ = dead_letters(shop, "tidy", "order-notifications", "--yes")
+    code, output, _ = dead_letters(shop, "tidy", "order-notifications", "--yes")
     assert code == 0
-    assert out.split() == ["dropped", sent]
+    assert output.split() == ["dropped", letter]
     broker.wait_for(NOTIFY, 2)
 
 

@@ -123,10 +123,10 @@ def test_a_process_has_the_rights_of_its_role_in_postgresql_and_no_others(
 ) -> None:
     with psycopg.connect(logins.url(process)) as session:
         assert session.info.user == process
-        held = {
+        privileges = {
             table: commands for table, commands in session.execute(matrix.PRIVILEGES) if commands
         }
-        assert held == matrix.MAY[process]
+        assert privileges == matrix.MAY[process]
         tried = (*matrix.NOBODY_MAY, *matrix.MAY_NOT[process])
         assert [query for query in tried if not matrix.is_refused(session, query)] == []
 
@@ -134,10 +134,10 @@ def test_a_process_has_the_rights_of_its_role_in_postgresql_and_no_others(
 def test_people_have_a_login_to_read_and_one_to_settle(logins: Logins, secrets: Secrets) -> None:
     reader = logins.here(secrets["orders-database"]["readerUrl"])
     with psycopg.connect(reader) as session:
-        held = {
+        privileges = {
             table: commands for table, commands in session.execute(matrix.PRIVILEGES) if commands
         }
-        assert held == matrix.MAY["reader"]
+        assert privileges == matrix.MAY["reader"]
     assert (
         secrets["orders-support"]["ORDERS_DATABASE_URL"] == secrets["orders-database"]["supportUrl"]
     )
@@ -184,14 +184,14 @@ def connect(
     vhost: Vhost,
 ) -> Iterator[Connect]:  # fmt: skip
     """Have the operator make topology and users; give what connects as a process does."""
-    place = vhost.url.rpartition("@")[2]
+    server = vhost.url.rpartition("@")[2]
 
     def connected(process: str) -> "closing[pika.BlockingConnection]":
         reference = environment.brokers(service)[process]
         url = secrets[reference.name][reference.key]
         assert urlsplit(url).username == process
-        here = f"{url.rpartition('@')[0]}@{place}"
-        return closing(pika.BlockingConnection(pika.URLParameters(here)))
+        server_url = f"{url.rpartition('@')[0]}@{server}"
+        return closing(pika.BlockingConnection(pika.URLParameters(server_url)))
 
     asyncio.run(reconcile(manifests, f"http://{rabbitmq.management_url.rpartition('@')[2]}", vhost))
     yield connected
@@ -202,8 +202,8 @@ def connect(
 async def reconcile(manifests: list[Manifest], management_url: str, vhost: Vhost) -> None:
     """Write what the resource asks for, as the operator, and look once more."""
     resource = only(manifests, "OrderService")
-    here = {"managementUrl": management_url, "vhost": vhost.name}
-    spec = resource["spec"] | {"messaging": resource["spec"]["messaging"] | here}
+    broker = {"managementUrl": management_url, "vhost": vhost.name}
+    spec = resource["spec"] | {"messaging": resource["spec"]["messaging"] | broker}
     service, key = msgspec.convert(resource | {"spec": spec}, OrderService), Key("shop", "orders")
     topologies = TopologyReconciler(Cluster(manifests), lambda _: None, list)  # type: ignore[arg-type] # all that is used
     for _ in range(2):
@@ -229,5 +229,5 @@ def test_a_process_may_do_in_rabbitmq_what_its_user_may_and_nothing_else(
     connect: Connect, process: str
 ) -> None:
     with connect(process) as connection:
-        allowed = {name for name, deed in broker.DEEDS.items() if is_allowed(connection, deed)}
-    assert allowed == broker.MAY[process]
+        deeds = {name for name, deed in broker.DEEDS.items() if is_allowed(connection, deed)}
+    assert deeds == broker.MAY[process]

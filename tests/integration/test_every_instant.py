@@ -91,8 +91,8 @@ class Watched:
 class Case:
     """One order, its upstreams, and what happens to it."""
 
-    def __init__(self, pool: Pool, path: str, way: str) -> None:
-        self.way = way
+    def __init__(self, pool: Pool, path: str, mode: str) -> None:
+        self.way = mode
         self.pool, self.stock, self.till = pool, Stock(), PaymentStore()
         self.stock.set_available(PRODUCT, 0 if path == "out of stock" else UNITS)
         self.inventory = InventoryBooks(self.stock)
@@ -254,8 +254,8 @@ class Case:
             self.id,
         )
         assert [row[0] for row in history] == list(range(1, version + 1))
-        for (_, _, before), (_, start, _) in itertools.pairwise(history):
-            assert start == before, history
+        for (_, _, status_before), (_, start, _) in itertools.pairwise(history):
+            assert start == status_before, history
         assert history[-1][2] == status
         types = {
             row[0]
@@ -306,18 +306,18 @@ EVENTS: Final = {
 EVERY: Final = 29
 
 
-def instants_of(pool: Pool, path: str, way: str) -> int:
+def instants_of(pool: Pool, path: str, mode: str) -> int:
     """Count the instants of an undisturbed run."""
-    case, instants = Case(pool, path, way), Instants({})
+    case, instants = Case(pool, path, mode), Instants({})
     case.handle(instants)
     case.settle()
     case.check()
     return len(instants.names)
 
 
-def run(pool: Pool, path: str, happenings: dict[int, str], way: str) -> None:
+def run(pool: Pool, path: str, happenings: dict[int, str], mode: str) -> None:
     """Let things happen at instants of one run, then hold the books against each other."""
-    case = Case(pool, path, way)
+    case = Case(pool, path, mode)
     moments = {at: functools.partial(EVENTS[name], case) for at, name in happenings.items()}
     with contextlib.suppress(Died):
         case.handle(Instants(moments))
@@ -325,7 +325,7 @@ def run(pool: Pool, path: str, happenings: dict[int, str], way: str) -> None:
     try:
         case.check()
     except AssertionError as error:
-        raise AssertionError(f"{path}, {way}: {happenings}: order {case.id}") from error
+        raise AssertionError(f"{path}, {mode}: {happenings}: order {case.id}") from error
     case.cancel()
     case.settle()
     case.check()
@@ -333,38 +333,38 @@ def run(pool: Pool, path: str, happenings: dict[int, str], way: str) -> None:
 
 
 @pytest.mark.parametrize("event", EVENTS)
-@pytest.mark.parametrize(("path", "way"), [*product(PATHS, WAYS[:1]), *product(IN_SETS, WAYS[1:])])
+@pytest.mark.parametrize(("path", "mode"), [*product(PATHS, WAYS[:1]), *product(IN_SETS, WAYS[1:])])
 def test_whatever_happens_at_any_instant_money_and_stock_balance(
-    pool: Pool, path: str, event: str, way: str
+    pool: Pool, path: str, event: str, mode: str
 ) -> None:
-    for at in range(1, instants_of(pool, path, way) + 1):
-        run(pool, path, {at: event}, way)
+    for at in range(1, instants_of(pool, path, mode) + 1):
+        run(pool, path, {at: event}, mode)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("mode", WAYS)
 @pytest.mark.parametrize("path", PATHS)
 def test_two_things_at_two_instants_leave_the_books_in_balance(
-    pool: Pool, path: str, way: str
+    pool: Pool, path: str, mode: str
 ) -> None:
-    last = instants_of(pool, path, way)
+    last = instants_of(pool, path, mode)
     pairs = [
         (first, event, second, other)
         for first, second in itertools.combinations(range(1, last + 1), 2)
         for event, other in product(("cancel", "refund a part", "another worker"), EVENTS)
     ]
     for first, event, second, other in pairs[:: max(1, len(pairs) // 20)]:
-        run(pool, path, {first: event, second: other}, way)
+        run(pool, path, {first: event, second: other}, mode)
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("mode", WAYS)
 @pytest.mark.parametrize("path", PATHS)
 def test_any_two_things_at_any_two_instants_leave_the_books_in_balance(
-    pool: Pool, path: str, way: str, figure: Callable[[str, float | str], None]
+    pool: Pool, path: str, mode: str, figure: Callable[[str, float | str], None]
 ) -> None:
-    last, began_s = instants_of(pool, path, way), time.monotonic()
+    last, began_s = instants_of(pool, path, mode), time.monotonic()
     moments = itertools.combinations(range(1, last + 1), 2)
     pairs = list(product(moments, EVENTS, EVENTS))[::EVERY]
     for (first, second), event, other in pairs:
-        run(pool, path, {first: event, second: other}, way)
-    figure(f"{path}, {way}: pairs", f"{len(pairs)} in {time.monotonic() - began_s:.0f} s")
+        run(pool, path, {first: event, second: other}, mode)
+    figure(f"{path}, {mode}: pairs", f"{len(pairs)} in {time.monotonic() - began_s:.0f} s")

@@ -37,7 +37,9 @@ def test_strange_headers_end_no_connection_and_touch_no_other_message(
             raise Permanent("no", reason="refused")
 
     innocent = broker.send(QUEUE, body(1))
-    sent = {broker.send(QUEUE, body(2), raw(headers)): name for name, headers in EVERY.items()}
+    message_ids = {
+        broker.send(QUEUE, body(2), raw(headers)): name for name, headers in EVERY.items()
+    }
     consumer = Consumer(settings_of(vhost), QUEUE, handler, limits())
     consumer.start()
     try:
@@ -50,12 +52,12 @@ def test_strange_headers_end_no_connection_and_touch_no_other_message(
     finally:
         consumer.stop()
     assert {message.message_id for message in messages} == {
-        innocent, *(i for i, name in sent.items() if name in STRANGE),
+        innocent, *(i for i, name in message_ids.items() if name in STRANGE),
     }  # fmt: skip
     assert {message.try_number for message in messages} == {1}, "nothing was delivered twice"
     assert broker.count(QUEUE) == 0
     reasons = letters(vhost)
-    for message_id, name in sent.items():
+    for message_id, name in message_ids.items():
         if name in UNREADABLE:
             assert reasons.pop(message_id) == "malformed", name
     assert set(reasons.values()) == (set() if accepted else {"refused"})

@@ -59,8 +59,8 @@ def test_an_order_is_reserved_charged_completed_and_its_stock_committed(world: W
     assert (capture["status"], capture["amount"], capture["calls"]) == (
         "captured", Decimal("19.90"), 1,
     )  # fmt: skip
-    [held] = world.inventory.ledger()
-    assert held["status"] == "committed"
+    [reservation] = world.inventory.ledger()
+    assert reservation["status"] == "committed"
     history = world.rows(
         "SELECT version, from_status, to_status FROM order_history WHERE order_id = %s"
         " ORDER BY version",
@@ -164,9 +164,9 @@ def test_a_flash_sale_never_sells_more_than_there_is(world: World) -> None:
     orders = [world.order(product_id=42, quantity=1) for _ in range(30)]
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(world.handle, orders))
-    ended = [world.find(order_id).status for order_id in orders]
-    assert ended.count(Status.COMPLETED) == 10
-    assert ended.count(Status.FAILED) == 20
+    statuses = [world.find(order_id).status for order_id in orders]
+    assert statuses.count(Status.COMPLETED) == 10
+    assert statuses.count(Status.FAILED) == 20
 
 
 def test_a_message_about_no_order_is_permanent(world: World) -> None:

@@ -145,7 +145,7 @@ def port_of(program: Program) -> int:
 
 
 @pytest.fixture
-def reached(api: Upstream) -> list[Any]:
+def requests_at_api(api: Upstream) -> list[Any]:
     """Give the list of requests that reach the api, emptied."""
     api.seen.clear()
     return api.seen
@@ -157,8 +157,8 @@ def send(port: int, raw: bytes, timeout_s: float = 15) -> Answer:
         connection.sendall(raw)
         received = b""
         try:
-            while part := connection.recv(65_536):
-                received += part
+            while block := connection.recv(65_536):
+                received += block
         except ConnectionResetError:
             pass
     return Answer(received)
@@ -235,17 +235,17 @@ AMBIGUOUS = {
 
 @pytest.mark.parametrize("name", AMBIGUOUS)
 def test_what_it_cannot_be_sure_about_is_refused(
-    gateway: int, reached: list[Any], name: str
+    gateway: int, requests_at_api: list[Any], name: str
 ) -> None:
     assert_problem(send(gateway, AMBIGUOUS[name]), 400)
-    assert reached == []
+    assert requests_at_api == []
 
 
-def test_http_0_9_is_refused(gateway: int, reached: list[Any]) -> None:
+def test_http_0_9_is_refused(gateway: int, requests_at_api: list[Any]) -> None:
     """Such an answer has no head: the body alone tells."""
     answer = send(gateway, b"GET /x\r\n")
     assert b'"status":400' in answer.raw
-    assert reached == []
+    assert requests_at_api == []
 
 
 @pytest.mark.parametrize(
@@ -258,13 +258,15 @@ def test_a_field_whose_name_is_no_token_does_not_reach_the_api(
     assert line.partition(":")[0].lower() not in api.headers()
 
 
-def test_a_bare_line_feed_never_makes_two_requests(gateway: int, reached: list[Any]) -> None:
+def test_a_bare_line_feed_never_makes_two_requests(
+    gateway: int, requests_at_api: list[Any]
+) -> None:
     send(
         gateway,
         b"POST /x HTTP/1.1\nHost: shop\nConnection: close\nContent-Length: 38\n\n"
         b"GET /smuggled HTTP/1.1\r\nHost: shop\r\n\r\n",
     )
-    assert [call[1] for call in reached] in ([], ["/x"])
+    assert [call[1] for call in requests_at_api] in ([], ["/x"])
 
 
 def test_a_chunked_body_arrives_whole_with_a_length(gateway: int, api: Upstream) -> None:
@@ -276,13 +278,13 @@ def test_a_chunked_body_arrives_whole_with_a_length(gateway: int, api: Upstream)
     assert "transfer-encoding" not in api.headers()
 
 
-def test_expect_100_continue_is_answered(gateway: int, reached: list[Any]) -> None:
+def test_expect_100_continue_is_answered(gateway: int, requests_at_api: list[Any]) -> None:
     with socket.create_connection(("127.0.0.1", gateway), timeout=30) as connection:
         connection.sendall(POST + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
         connection.sendall(b"ok")
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
-    assert len(reached) == 1
+    assert len(requests_at_api) == 1
 
 
 def test_a_body_of_64_kib_passes(gateway: int, api: Upstream) -> None:
@@ -291,53 +293,55 @@ def test_a_body_of_64_kib_passes(gateway: int, api: Upstream) -> None:
     assert api.seen[-1][3] == body
 
 
-def test_a_larger_body_is_413(gateway: int, reached: list[Any]) -> None:
+def test_a_larger_body_is_413(gateway: int, requests_at_api: list[Any]) -> None:
     body = b"x" * 65_537
     assert_problem(request(gateway, "/x", "Content-Length: 65537", method="POST", body=body), 413)
-    assert reached == []
+    assert requests_at_api == []
 
 
-def test_a_larger_chunked_body_is_413(gateway: int, reached: list[Any]) -> None:
+def test_a_larger_chunked_body_is_413(gateway: int, requests_at_api: list[Any]) -> None:
     body = b"10001\r\n" + b"x" * 65_537 + b"\r\n0\r\n\r\n"
     answer = request(gateway, "/x", "Transfer-Encoding: chunked", method="POST", body=body)
     assert_problem(answer, 413)
-    assert reached == []
+    assert requests_at_api == []
 
 
-def test_a_long_target_is_414(gateway: int, reached: list[Any]) -> None:
+def test_a_long_target_is_414(gateway: int, requests_at_api: list[Any]) -> None:
     assert_problem(request(gateway, "/" + "x" * 9000), 414)
-    assert reached == []
+    assert requests_at_api == []
 
 
-def test_a_large_field_is_431(gateway: int, reached: list[Any]) -> None:
+def test_a_large_field_is_431(gateway: int, requests_at_api: list[Any]) -> None:
     assert_problem(request(gateway, "/x", "X-Large: " + "x" * 9000), 431)
-    assert reached == []
+    assert requests_at_api == []
 
 
-def test_many_fields_are_431(gateway: int, reached: list[Any]) -> None:
+def test_many_fields_are_431(gateway: int, requests_at_api: list[Any]) -> None:
     assert_problem(request(gateway, "/x", *(f"X-{n}: {'x' * 100}" for n in range(400))), 431)
-    assert reached == []
+    assert requests_at_api == []
 
 
-def test_a_future_version_is_refused(gateway: int, reached: list[Any]) -> None:
+def test_a_future_version_is_refused(gateway: int, requests_at_api: list[Any]) -> None:
     answer = send(gateway, b"GET /x HTTP/3.0\r\nHost: shop\r\n\r\n")
     assert_problem(answer, 505)
-    assert reached == []
+    assert requests_at_api == []
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT"])
-def test_trace_and_connect_are_405(gateway: int, reached: list[Any], method: str) -> None:
+def test_trace_and_connect_are_405(gateway: int, requests_at_api: list[Any], method: str) -> None:
     target = "shop:80" if method == "CONNECT" else "/x"
     answer = request(gateway, target, method=method)
     assert_problem(answer, 405)
     assert answer.field("Allow")
-    assert reached == []
+    assert requests_at_api == []
 
 
 @pytest.mark.parametrize("method", ["PURGE", "FOO", "get"])
-def test_unknown_methods_never_reach_the_api(gateway: int, reached: list[Any], method: str) -> None:
+def test_unknown_methods_never_reach_the_api(
+    gateway: int, requests_at_api: list[Any], method: str
+) -> None:
     assert_problem(request(gateway, method=method), 405 if method.isupper() else 400)
-    assert reached == []
+    assert requests_at_api == []
 
 
 def test_a_refusal_carries_the_callers_trace(gateway: int) -> None:
@@ -346,14 +350,14 @@ def test_a_refusal_carries_the_callers_trace(gateway: int) -> None:
     assert answer.json()["traceId"] == trace
 
 
-def test_more_than_a_hundred_fields_are_431(gateway: int, reached: list[Any]) -> None:
+def test_more_than_a_hundred_fields_are_431(gateway: int, requests_at_api: list[Any]) -> None:
     assert_problem(request(gateway, "/x", *(f"X-{n}: x" for n in range(130))), 431)
-    assert reached == []
+    assert requests_at_api == []
 
 
-def test_a_target_beyond_ascii_is_400(gateway: int, reached: list[Any]) -> None:
+def test_a_target_beyond_ascii_is_400(gateway: int, requests_at_api: list[Any]) -> None:
     assert_problem(request(gateway, "/api/orders/١"), 400)
-    assert reached == []
+    assert requests_at_api == []
 
 
 def test_an_error_of_the_api_passes_untouched(gateway: int) -> None:
@@ -370,11 +374,11 @@ def test_no_api_is_502_with_retry_after(lonely_gateway: int) -> None:
 
 
 def test_an_api_that_dies_in_a_request_is_502_and_not_asked_again(
-    gateway: int, reached: list[Any]
+    gateway: int, requests_at_api: list[Any]
 ) -> None:
     answer = request(gateway, "/die", "Content-Length: 2", method="POST", body=b"ok")
     assert_problem(answer, 502)
-    assert len(reached) == 1
+    assert len(requests_at_api) == 1
 
 
 def test_head_of_an_error_has_no_body(lonely_gateway: int) -> None:
@@ -423,23 +427,23 @@ def test_forwarding_fields_of_the_client_are_replaced(gateway: int, api: Upstrea
 
 
 def test_the_api_is_told_when_a_request_was_passed_on(gateway: int, api: Upstream) -> None:
-    before = time.time()
+    start_s = time.time()
     request(gateway, "/x", "X-Request-Start: t=1")
     (stamp,) = api.headers()["x-request-start"]
-    assert before - 1 < float(stamp.removeprefix("t=")) < time.time() + 1
+    assert start_s - 1 < float(stamp.removeprefix("t=")) < time.time() + 1
 
 
 def test_only_the_fields_that_the_api_reads_reach_it(gateway: int, api: Upstream) -> None:
-    sent = {
+    headers = {
         "Content-Type": "a/b", "Content-Encoding": "gzip", "Authorization": "Bearer x",
         "Idempotency-Key": "k", "If-None-Match": '"v1"', "traceparent": "t",
         "X-Correlation-ID": "c",
     }  # fmt: skip
     noise = ["Cookie: a=b", "Accept: */*", "User-Agent: x", "Connection: close", *["A: b"] * 60]
-    request(gateway, "/x", *noise, *[f"{name}: {text}" for name, text in sent.items()])
+    request(gateway, "/x", *noise, *[f"{name}: {text}" for name, text in headers.items()])
     fields = api.headers()
-    assert {name: fields.pop(name.lower()) for name in sent} == {
-        name: [text] for name, text in sent.items()
+    assert {name: fields.pop(name.lower()) for name in headers} == {
+        name: [text] for name, text in headers.items()
     }
     assert fields.keys() == {"host", "x-forwarded-for", "x-request-start"}
 
@@ -462,17 +466,19 @@ def test_security_fields_are_on_every_answer(gateway: int, lonely_gateway: int) 
         assert answer.field("Server") == "nginx"
 
 
-def test_the_api_cannot_steer_the_gateway(gateway: int, reached: list[Any]) -> None:
+def test_the_api_cannot_steer_the_gateway(gateway: int, requests_at_api: list[Any]) -> None:
     answer = request(gateway, "/steer")
     assert answer.body == b'{"ok": true}'
     assert [name for name, _ in answer.fields if name.lower().startswith("x-accel")] == []
     assert answer.all("X-Powered-By") == []
-    assert len(reached) == 1
+    assert len(requests_at_api) == 1
 
 
-def test_the_internal_location_cannot_be_asked_for(gateway: int, reached: list[Any]) -> None:
+def test_the_internal_location_cannot_be_asked_for(
+    gateway: int, requests_at_api: list[Any]
+) -> None:
     assert_problem(request(gateway, "/_problem"), 404)
-    assert reached == []
+    assert requests_at_api == []
 
 
 def test_the_target_reaches_the_api_as_it_was_sent(gateway: int, api: Upstream) -> None:
@@ -494,13 +500,13 @@ def test_a_thousand_idle_connections_do_not_hinder_others(gateway: int) -> None:
         assert machine_time_s() - began_s < 1
 
 
-def test_a_slow_header_is_given_up(gateway: int, reached: list[Any]) -> None:
+def test_a_slow_header_is_given_up(gateway: int, requests_at_api: list[Any]) -> None:
     """A client that drips a byte now and then is not kept for longer than 10 s altogether."""
-    began, began_s = time.monotonic(), machine_time_s()
+    start_s, began_s = time.monotonic(), machine_time_s()
     with socket.create_connection(("127.0.0.1", gateway), timeout=20) as connection:
         connection.sendall(b"GET /x HTTP/1.1\r\n")
         connection.settimeout(0.5)
-        while time.monotonic() - began < 60:
+        while time.monotonic() - start_s < 60:
             try:
                 connection.sendall(b"X: y\r\n")
                 if connection.recv(1000) == b"":
@@ -509,9 +515,9 @@ def test_a_slow_header_is_given_up(gateway: int, reached: list[Any]) -> None:
                 continue
             except OSError:
                 break
-    assert time.monotonic() - began > 8
+    assert time.monotonic() - start_s > 8
     assert machine_time_s() - began_s < 14
-    assert reached == []
+    assert requests_at_api == []
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,9 @@ class Gateway(NamedTuple):
     def replace(self, pair: Pair) -> None:
         """Put another pair there, each file in one step."""
         for old, new in zip(self.files, pair, strict=True):
-            part = old.with_suffix(".part")
-            shutil.copy(new, part)
-            part.rename(old)
+            draft = old.with_suffix(".part")
+            shutil.copy(new, draft)
+            draft.rename(old)
 
     def connect(self, context: ssl.SSLContext) -> ssl.SSLSocket:
         """Shake hands as a client that wants to know whom it talks to."""

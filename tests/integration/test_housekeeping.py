@@ -118,8 +118,8 @@ def test_a_count_that_takes_too_long_keeps_nothing_else_from_being_done(
         assert rows(pool, "SELECT count(*) FROM idempotency_keys") == 0
     gauges = series(counted)
     keeper.stop_leading()
-    lost = {name for (name, _), value in gauges.items() if math.isnan(value)}
-    assert lost == {
+    names = {name for (name, _), value in gauges.items() if math.isnan(value)}
+    assert names == {
         "orders_integrity_violations", "orders_reconcile_last_success_timestamp_seconds",
     }  # fmt: skip
 
@@ -141,11 +141,11 @@ def test_counts_that_take_long_together_do_not_cost_the_lock(
 ) -> None:
     """Three counts of 1.2 s each, and a session that may be silent for 3 s."""
     slow = msgspec.structs.replace(options, lock_timeout_s=1.2)
-    waiting = Pool(slow.url, slow, "test-slow")
-    waiting.open()
+    slow_pool = Pool(slow.url, slow, "test-slow")
+    slow_pool.open()
     leadership = Leadership(options, HOUSEKEEPING, "test", silence_s=3)
-    keeper = Housekeeping(waiting, leadership, Collector(), SETTINGS)
-    with closing(waiting), locked(database, "payment_attempts", "reconciliation_cases"):
+    keeper = Housekeeping(slow_pool, leadership, Collector(), SETTINGS)
+    with closing(slow_pool), locked(database, "payment_attempts", "reconciliation_cases"):
         eventually(leadership.held)
         keeper.round()
         assert leadership.held()
@@ -251,10 +251,10 @@ def test_what_cannot_be_counted_is_not_a_number_and_does_not_vanish(
     keeper.round()
     gauges = series(counted)
     counted.lose()
-    lost = series(counted)
-    assert all(math.isnan(value) for value in lost.values())
-    assert gauges.keys() <= lost.keys(), "the alert on a series that vanishes does not fire"
-    assert {"orders_stuck", "orders_integrity_violations"} <= {name for name, _ in lost}
+    names = series(counted)
+    assert all(math.isnan(value) for value in names.values())
+    assert gauges.keys() <= names.keys(), "the alert on a series that vanishes does not fire"
+    assert {"orders_stuck", "orders_integrity_violations"} <= {name for name, _ in names}
     keeper.stop_leading()
 
 

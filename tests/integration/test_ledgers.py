@@ -68,8 +68,8 @@ def test_an_entry_that_changes_moves_to_the_end(stock: Control) -> None:
     _, first = stock.send("GET", "/reservations?limit=1")
     stock.send("POST", "/reservations/1/commit")
     stock.send("POST", "/reservations/2/release")
-    _, rest = stock.send("GET", f"/reservations?cursor={first['next']}")
-    assert [(entry["orderId"], entry["status"]) for entry in rest["entries"]] == [
+    _, entries = stock.send("GET", f"/reservations?cursor={first['next']}")
+    assert [(entry["orderId"], entry["status"]) for entry in entries["entries"]] == [
         (3, "reserved"),
         (1, "committed"),
         (2, "released"),

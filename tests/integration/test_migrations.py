@@ -94,12 +94,12 @@ def test_the_previous_release_accepts_and_captures_in_the_new_schema(url: str) -
 def test_orders_of_the_previous_release_keep_their_rows_as_they_are(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(INSERT_ORDER)
-        before = connection.execute(b"SELECT pg_relation_filenode('orders')").fetchone()
+        file_before = connection.execute(b"SELECT pg_relation_filenode('orders')").fetchone()
         migrate(url)
-        after = connection.execute(b"SELECT pg_relation_filenode('orders')").fetchone()
+        file_after = connection.execute(b"SELECT pg_relation_filenode('orders')").fetchone()
         columns = b"SELECT nonce, reservation_key, refunded, refund_requested FROM orders"
         assert connection.execute(columns).fetchall() == [(None, None, 0, 0)]
-    assert before == after, "the table was rewritten, while nobody could use it"
+    assert file_before == file_after, "the table was rewritten, while nobody could use it"
 
 
 def test_orders_are_known_by_their_ids_for_the_day_in_which_the_previous_release_may_run(

@@ -158,14 +158,14 @@ def tried(outcome: str) -> float:
 def test_a_signed_webhook_says_what_happened(
     pool: Pool, delivery: NotificationSender, receiver: Control
 ) -> None:
-    sent = announced(pool)
-    with context.using(sent.context):
-        assert delivery.handle(sent) is None
+    message = announced(pool)
+    with context.using(message.context):
+        assert delivery.handle(message) is None
     [row] = receiver.deliveries()
-    assert row["webhookId"] == sent.message_id
+    assert row["webhookId"] == message.message_id
     assert row["payload"]["type"] == "order.completed"
     assert row["payload"]["data"] == {
-        "orderId": sent.body.order_id, "version": 4, "status": "X", "reason": None,
+        "orderId": message.body.order_id, "version": 4, "status": "X", "reason": None,
     }  # fmt: skip
     assert row["correlationId"] == "test"
     assert states(pool) == [(1, "sent")]
@@ -174,9 +174,9 @@ def test_a_signed_webhook_says_what_happened(
 def test_the_same_message_again_is_not_sent_again(
     pool: Pool, delivery: NotificationSender, receiver: Control
 ) -> None:
-    sent = announced(pool)
+    message = announced(pool)
     for _ in range(3):
-        delivery.handle(sent)
+        delivery.handle(message)
     assert [row["calls"] for row in receiver.deliveries()] == [1]
 
 
@@ -225,14 +225,14 @@ def test_whatever_a_receiver_answers_it_is_tried_again_under_the_same_id(
     pool: Pool, notifications: Notifications, delivery: NotificationSender, sender: Sending,
     receiver: Control, status: int,
 ) -> None:  # fmt: skip
-    sent = announced(pool)
+    message = announced(pool)
     receiver.faults(errorRatio=1, errorStatus=status)
-    delivery.handle(sent)
+    delivery.handle(message)
     assert states(pool) == [(1, "waiting")]
     receiver.faults()
     due_now(pool)
     sweep(notifications, sender).round()
-    assert [row["webhookId"] for row in receiver.deliveries()] == [sent.message_id]
+    assert [row["webhookId"] for row in receiver.deliveries()] == [message.message_id]
     assert states(pool) == [(2, "sent")]
 
 
@@ -258,11 +258,11 @@ def test_a_receiver_that_is_gone_is_not_asked_again(
     sender: Sending,
     receiver: Control,
 ) -> None:
-    before = tried("gone")
+    count_before = tried("gone")
     receiver.faults(errorRatio=1, errorStatus=410)
     delivery.handle(announced(pool))
     assert states(pool) == [(1, "gone")]
-    assert tried("gone") == before + 1
+    assert tried("gone") == count_before + 1
     receiver.faults()
     due_now(pool)
     sweep(notifications, sender).round()
@@ -274,7 +274,7 @@ def test_after_the_last_try_it_is_counted_listed_and_can_be_sent_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     receiver.reset()
-    before = tried("given_up")
+    count_before = tried("given_up")
     impatient = sending(notifications, receiver, patience=Patience(0.05, 0.1, 0.5))
     receiver.faults(errorRatio=1, errorStatus=404)
     order_id = announced(pool).body.order_id
@@ -283,7 +283,7 @@ def test_after_the_last_try_it_is_counted_listed_and_can_be_sent_again(
     sweeping.start()
     eventually(lambda: states(pool)[0][1] == "given_up")
     assert sweeping.stop(5)
-    assert tried("given_up") == before + 1
+    assert tried("given_up") == count_before + 1
     assert notifications.count().given_up == 1
     capsys.readouterr()  # the log
     assert command(database, "list") == 0
@@ -307,12 +307,12 @@ def test_after_the_last_try_it_is_counted_listed_and_can_be_sent_again(
 def test_what_was_sent_is_sent_again_only_by_name(
     pool: Pool, delivery: NotificationSender, receiver: Control, database: Database
 ) -> None:
-    sent = announced(pool)
-    delivery.handle(sent)
-    order_id = str(sent.body.order_id)
+    message = announced(pool)
+    delivery.handle(message)
+    order_id = str(message.body.order_id)
     assert command(database, "resend", "--order", order_id) == 1
     assert command(database, "resend", "--order", order_id, "--template", events.COMPLETED) == 0
-    delivery.handle(sent)
+    delivery.handle(message)
     assert [row["calls"] for row in receiver.deliveries()] == [2]
 
 
@@ -373,8 +373,8 @@ def test_a_later_event_of_a_kind_takes_the_row_over(
     second = announced(pool, events.REFUNDED, first.body.order_id, version=6)
     delivery.handle(second)
     delivery.handle(first)
-    sent = [row["webhookId"] for row in receiver.deliveries()]
-    assert sent == [first.message_id, second.message_id]
+    webhook_ids = [row["webhookId"] for row in receiver.deliveries()]
+    assert webhook_ids == [first.message_id, second.message_id]
 
 
 def test_two_senders_at_once_send_once(
@@ -384,10 +384,10 @@ def test_two_senders_at_once_send_once(
     sender: Sending,
     receiver: Control,
 ) -> None:
-    sent = announced(pool)
+    message = announced(pool)
     due_now(pool)
-    assert notifications.claim(sent.body.order_id) is not None
-    assert delivery.handle(sent) == DEFERRED
+    assert notifications.claim(message.body.order_id) is not None
+    assert delivery.handle(message) == DEFERRED
     assert not sweep(notifications, sender).round()
     assert receiver.deliveries() == []
 
@@ -395,8 +395,8 @@ def test_two_senders_at_once_send_once(
 def test_the_claim_of_a_crashed_sender_runs_out(
     pool: Pool, notifications: Notifications, sender: Sending, receiver: Control
 ) -> None:
-    sent = announced(pool)
-    notifications.claim(sent.body.order_id)
+    message = announced(pool)
+    notifications.claim(message.body.order_id)
     run(pool, "UPDATE notifications SET next_at = now()")
     eventually(lambda: sweep(notifications, sender).round() or receiver.deliveries())
     assert len(receiver.deliveries()) == 1
@@ -456,12 +456,14 @@ def test_a_secret_is_rotated_without_a_webhook_that_is_not_believed(
     """The notifier signs with both secrets while the receiver changes its own."""
     receiver.reset()
     rotated = new_secret()
-    before = NotificationSender(notifications, sending(notifications, receiver))
+    sender_before = NotificationSender(notifications, sending(notifications, receiver))
     both = NotificationSender(
         notifications, sending(notifications, receiver, secrets=(rotated, SECRET))
     )
-    after = NotificationSender(notifications, sending(notifications, receiver, secrets=(rotated,)))
-    for delivery in (before, both):
+    sender_after = NotificationSender(
+        notifications, sending(notifications, receiver, secrets=(rotated,))
+    )
+    for delivery in (sender_before, both):
         delivery.handle(announced(pool))
     assert len(receiver.deliveries()) == 2
     with running("webhooks", free_port(), UPSTREAMS_WEBHOOK_SECRET=rotated) as changed:
@@ -474,7 +476,7 @@ def test_a_secret_is_rotated_without_a_webhook_that_is_not_believed(
             sender = sending(notifications, accepts_both, secrets=secrets)
             NotificationSender(notifications, sender).handle(announced(pool))
         assert len(accepts_both.deliveries()) == 3
-    after.handle(announced(pool))
+    sender_after.handle(announced(pool))
     assert len(receiver.deliveries()) == 2, "the old secret alone believes no more"
 
 
@@ -548,55 +550,55 @@ class Held:
     def at_once(self, shared: Any, calls: Sequence[Callable[[], R]]) -> "list[Future[R]]":
         """Make calls on threads of their own: all but the first wait for a statement together."""
         with ThreadPoolExecutor(len(calls)) as threads:
-            ended = [threads.submit(calls[0])]
+            futures = [threads.submit(calls[0])]
             eventually(lambda: self.names)
-            ended += [threads.submit(call) for call in calls[1:]]
+            futures += [threads.submit(call) for call in calls[1:]]
             eventually(lambda: len(shared._waiting) == len(calls) - 1)
             self.go_on.set()
-        return ended
+        return futures
 
 
 @pytest.fixture
-def held(pool: Pool, notifications: Notifications) -> Held:
+def slow_pool(pool: Pool, notifications: Notifications) -> Held:
     return Held(pool)
 
 
 @pytest.fixture
-def together(held: Held) -> Notifications:
-    return Notifications(cast("Pool", held), claim_s=3600, patience_s=60)
+def together(slow_pool: Held) -> Notifications:
+    return Notifications(cast("Pool", slow_pool), claim_s=3600, patience_s=60)
 
 
 def test_notifications_that_come_at_once_are_claimed_by_one_statement_and_sent_once(
-    pool: Pool, held: Held, together: Notifications, receiver: Control
+    pool: Pool, slow_pool: Held, together: Notifications, receiver: Control
 ) -> None:
     receiver.reset()
     delivery = NotificationSender(together, sending(together, receiver))
     calls = [partial(delivery.handle, announced(pool)) for _ in range(8)]
-    ended = held.at_once(together._claims, calls)
-    assert [future.result() for future in ended] == [None] * 8
+    futures = slow_pool.at_once(together._claims, calls)
+    assert [future.result() for future in futures] == [None] * 8
     assert states(pool) == [(1, "sent")] * 8
     assert [row["calls"] for row in receiver.deliveries()] == [1] * 8
-    assert held.names["claim_order_notification"] == 1, "the first, which waits for nobody"
-    assert held.names["claim_order_notifications"] == 1
-    assert held.names["settle_notification"] + held.names["settle_notifications"] <= 8
+    assert slow_pool.names["claim_order_notification"] == 1, "the first, which waits for nobody"
+    assert slow_pool.names["claim_order_notifications"] == 1
+    assert slow_pool.names["settle_notification"] + slow_pool.names["settle_notifications"] <= 8
 
 
 def test_only_what_one_claim_would_get_is_claimed_in_a_set(
-    pool: Pool, notifications: Notifications, together: Notifications, held: Held,
+    pool: Pool, notifications: Notifications, together: Notifications, slow_pool: Held,
     database: Database,
 ) -> None:  # fmt: skip
-    held.go_on.set()
+    slow_pool.go_on.set()
     first, two, waits, busy, sent, locked = (announced(pool).body.order_id for _ in range(6))
     announced(pool, events.REFUNDED, two, version=6)
-    later = "UPDATE notifications SET tries = 1, next_at = now() + interval '1 h'"
-    run(pool, f"{later} WHERE order_id = %s", waits)
+    statement = "UPDATE notifications SET tries = 1, next_at = now() + interval '1 h'"
+    run(pool, f"{statement} WHERE order_id = %s", waits)
     assert together.claim(busy) is not None
     run(pool, "UPDATE notifications SET sent_at = now() WHERE order_id = %s", sent)
     order_ids = [first, two, waits, busy, sent, locked, first]
     with psycopg.connect(database.url) as session:
         session.execute(b"SELECT FROM notifications WHERE order_id = %s FOR UPDATE", (locked,))
         claimed = together._claim_several(order_ids)
-    assert {place: (claim.order_id, claim.template) for place, claim in claimed.items()} == {
+    assert {index: (claim.order_id, claim.template) for index, claim in claimed.items()} == {
         0: (first, events.COMPLETED), 1: (two, events.COMPLETED),
     }  # fmt: skip
     assert together._claim_several(order_ids).keys() == {5}, "it is not locked any more"
@@ -645,13 +647,13 @@ def test_a_claim_whose_row_a_later_event_took_over_is_left_out_of_its_set(
     first, second = (announced(pool, events.REFUNDED, version=5) for _ in range(2))
     claims = [notifications.claim(each.body.order_id) for each in (first, second)]
     announced(pool, events.REFUNDED, first.body.order_id, version=6)
-    ended = [(claim, ClaimResult(sent=True)) for claim in claims if claim is not None]
-    assert notifications._settle_several(ended) == {1: False}
+    results = [(claim, ClaimResult(sent=True)) for claim in claims if claim is not None]
+    assert notifications._settle_several(results) == {1: False}
     assert sorted(states(pool)) == [(0, "waiting"), (1, "sent")]
 
 
 def test_one_row_that_cannot_be_written_holds_up_nobody_in_its_set(
-    pool: Pool, held: Held, together: Notifications, notifications: Notifications
+    pool: Pool, slow_pool: Held, together: Notifications, notifications: Notifications
 ) -> None:
     orders = [announced(pool).body.order_id for _ in range(4)]
     claims = [claim for order in orders if (claim := notifications.claim(order)) is not None]
@@ -660,8 +662,8 @@ def test_one_row_that_cannot_be_written_holds_up_nobody_in_its_set(
         partial(together.settle, claim, ClaimResult(sent=True, error=error))
         for claim, error in zip(claims, errors, strict=True)
     ]
-    ended = held.at_once(together._results, calls)
-    assert [future.exception() is None for future in ended] == [True, True, False, True]
+    futures = slow_pool.at_once(together._results, calls)
+    assert [future.exception() is None for future in futures] == [True, True, False, True]
     assert sorted(states(pool)) == [(0, "waiting"), *[(1, "sent")] * 3]
 
 

@@ -98,23 +98,23 @@ def test_a_process_at_its_last_request_answers_who_waits(
 def test_a_stop_under_load_keeps_every_order_that_was_answered(
     tmp_path: Path, database: Database, number: signal.Signals
 ) -> None:
-    sent: list[int] = []
+    sent_ids: list[int] = []
     answered: dict[int, int] = {}
-    refused: set[int] = set()
+    refused_ids: set[int] = set()
     unknown: set[int] = set()
     stopped = threading.Event()
 
     def customer() -> None:
         while not stopped.is_set():
             user = new_user()
-            sent.append(user)
+            sent_ids.append(user)
             try:
                 answer = requests.post(f"{api.url}/api/orders", json=order(user), timeout=90)
             except requests.ConnectionError:
                 stopped.wait(0.01)
                 continue
             if answer.status_code == 503:  # a slow machine: it waited too long for its set
-                (refused if "Retry-After" in answer.headers else unknown).add(user)
+                (refused_ids if "Retry-After" in answer.headers else unknown).add(user)
                 continue
             assert answer.status_code == 202
             answered[user] = answer.json()["orderId"]
@@ -129,10 +129,10 @@ def test_a_stop_under_load_keeps_every_order_that_was_answered(
             stopped.set()
     for each in customers:
         each.result()
-    orders = {user: order_id for user, _, order_id in stored(database, sent)}
-    assert len(orders) == len(stored(database, sent)), "none is stored twice"
+    orders = {user: order_id for user, _, order_id in stored(database, sent_ids)}
+    assert len(orders) == len(stored(database, sent_ids)), "none is stored twice"
     assert {user: orders.get(user) for user in answered} == answered
-    assert orders.keys().isdisjoint(refused)
+    assert orders.keys().isdisjoint(refused_ids)
     if number == signal.SIGTERM:
         assert orders.keys() - unknown == answered.keys(), "what was stored was answered"
 

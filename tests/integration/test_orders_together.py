@@ -31,8 +31,8 @@ def api(tmp_path_factory: pytest.TempPathFactory, database: Database) -> Iterato
 
 @pytest.fixture
 def crowd(api: Api, database: Database) -> Iterator[Crowd]:
-    with crowded(api, database) as waiting:
-        yield waiting
+    with crowded(api, database) as crowd:
+        yield crowd
 
 
 def test_who_waits_meanwhile_shares_one_commit_and_the_api_serves_on(crowd: Crowd) -> None:
@@ -57,8 +57,8 @@ def test_one_key_twice_in_a_crowd_is_one_order(crowd: Crowd) -> None:
     crowd.arrive(*answers, *others)
     crowd.lock.rollback()
     results = [answer.result() for answer in answers]
-    accepted = [result for result in results if result.status_code == 202]
-    assert len({result.json()["orderId"] for result in accepted}) == 1
+    answers_202 = [result for result in results if result.status_code == 202]
+    assert len({result.json()["orderId"] for result in answers_202}) == 1
     assert sorted(result.status_code for result in results) in ([202, 202, 422], [202, 422, 422])
     assert len(stored(crowd.database, [user])) == 1
     assert [other.result().status_code for other in others] == [202] * 3, "keys of other principals"
@@ -68,13 +68,13 @@ def test_one_order_that_postgresql_refuses_holds_up_no_other(crowd: Crowd) -> No
     users = [new_user() for _ in range(5)]
     answers = [crowd.post(user) for user in users]
     refused_user = new_user()
-    refused = crowd.post(refused_user, productId=REFUSED)
+    refusal = crowd.post(refused_user, productId=REFUSED)
     keyed_user = new_user()
     keyed = [crowd.post(keyed_user, f"key-{number}") for number in range(2)]
-    crowd.arrive(*answers, refused, *keyed)
+    crowd.arrive(*answers, refusal, *keyed)
     crowd.lock.rollback()
-    assert refused.result().status_code == 503
-    assert refused.result().json()["type"] != UNKNOWN
+    assert refusal.result().status_code == 503
+    assert refusal.result().json()["type"] != UNKNOWN
     assert [answer.result().status_code for answer in answers + keyed] == [202] * 7
     orders = stored(crowd.database, [*users, refused_user, keyed_user])
     assert len(orders) == 7
@@ -93,14 +93,14 @@ def test_when_the_session_ends_all_of_the_set_are_told_that_nobody_knows(crowd: 
             eventually(lambda: crowd.waiting_sessions() == 2)
             crowd.lock.rollback()
             queued.result()
-            waiting = (
+            query = (
                 b"SELECT array_agg(pid) FROM pg_locks"
                 b" WHERE NOT granted AND relation = 'orders'::regclass"
             )
             sessions: list[int] = []
 
             def blocked() -> bool:
-                sessions[:] = second.execute(waiting).fetchall()[0][0] or []
+                sessions[:] = second.execute(query).fetchall()[0][0] or []
                 return bool(sessions)
 
             eventually(blocked)
@@ -166,13 +166,13 @@ def test_more_than_four_sets_are_refused_at_once(api: Api, crowd: Crowd) -> None
         connection.settimeout(60)
         connection.sendall(posted(order(new_user())))
     crowd.arrive(*[crowd.first] * len(connections))
-    refused = [connection for connection in connections if readable(connection)]
-    assert len(refused) == 20
-    for connection in refused:
+    refused_connections = [connection for connection in connections if readable(connection)]
+    assert len(refused_connections) == 20
+    for connection in refused_connections:
         status, headers, _ = read_answer(connection)
         assert (status, headers["retry-after"]) == (503, "1")
     crowd.lock.rollback()
-    waiting = [connection for connection in connections if connection not in refused]
+    waiting = [connection for connection in connections if connection not in refused_connections]
     assert {read_answer(connection)[0] for connection in waiting} == {202}
     for connection in connections:
         connection.close()
@@ -228,9 +228,9 @@ def test_a_set_stores_what_each_order_stores_by_itself(api: Api, database: Datab
     assert all(row == rows[0] for row in rows), rows
     for answer, number in zip(answers, (0, 1, 2), strict=True):
         user = stored_user(database, answer.json()["orderId"])
-        again = api.post(user, f"same-{number}")
-        assert (again.status_code, again.content) == (202, answer.content)
-        assert again.headers["Idempotency-Replayed"] == "true"
+        repetition = api.post(user, f"same-{number}")
+        assert (repetition.status_code, repetition.content) == (202, answer.content)
+        assert repetition.headers["Idempotency-Replayed"] == "true"
 
 
 def stored_user(database: Database, number: int) -> int:

@@ -131,8 +131,8 @@ def test_an_outage_of_an_upstream_ends_with_every_order_completed(
     vhost: Vhost, pool: Pool, broker: Broker, inventory: Control, payment: Control,
     upstream: str, fault: str,
 ) -> None:  # fmt: skip
-    down = {"payment": payment, "inventory": inventory}[upstream]
-    down.faults(**FAULTS[fault])
+    simulator = {"payment": payment, "inventory": inventory}[upstream]
+    simulator.faults(**FAULTS[fault])
     try:
         with working(vhost, pool, inventory, payment) as consumer:
             ids = [order(pool, broker) for _ in range(ORDERS)]
@@ -143,13 +143,13 @@ def test_an_outage_of_an_upstream_ends_with_every_order_completed(
             time.sleep(OUTAGE_S)
             assert broker.count(DEAD) == 0
             assert consumer.problem is None, "the connection lives"
-            down.faults()
+            simulator.faults()
             eventually(lambda: completed(pool, ids))
             eventually(lambda: nothing_is_left(broker))
             eventually(lambda: consumer.paused is None)
             assert paused(upstream) == 0
     finally:
-        down.faults()
+        simulator.faults()
 
 
 def closed(vhost: Vhost, name: str) -> bool:

@@ -25,15 +25,17 @@ TYPE = "urn:orders:problem:outcome-unknown"
 
 
 @pytest.fixture(scope="module")
-def way(database: Database) -> Iterator[Proxy]:
+def proxy(database: Database) -> Iterator[Proxy]:
     with proxies() as group:
         yield group.to(urlsplit(database.url).port or 0)
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory, database: Database, way: Proxy) -> Iterator[Api]:
+def api(
+    tmp_path_factory: pytest.TempPathFactory, database: Database, proxy: Proxy
+) -> Iterator[Api]:
     parts = urlsplit(database.url)
-    host = f"{parts.username}:{parts.password}@127.0.0.1:{way.port}"
+    host = f"{parts.username}:{parts.password}@127.0.0.1:{proxy.port}"
     with api_running(
         tmp_path_factory.mktemp("unknown"),
         DATABASE_URL=parts._replace(netloc=host).geturl(),
@@ -53,32 +55,30 @@ def locked(database: Database) -> Iterator[psycopg.Connection[Any]]:
 
 
 def cut_under_a_statement(
-    api: Api, database: Database, way: Proxy, user: int, key: str | None
+    api: Api, database: Database, proxy: Proxy, user: int, key: str | None
 ) -> requests.Response:
     """Send an order, and cut the connection while PostgreSQL works on it."""
-    return cut_under(lambda: api.post(user, key), database, way)
+    return cut_under(lambda: api.post(user, key), database, proxy)
 
 
 def cut_under(
-    ask: Callable[[], requests.Response], database: Database, way: Proxy
+    ask: Callable[[], requests.Response], database: Database, proxy: Proxy
 ) -> requests.Response:
     """Send a request, and cut its connection to PostgreSQL while that works on it."""
     with ThreadPoolExecutor(1) as pool, locked(database) as connection:
         answer = pool.submit(ask)
-        waiting = (
-            b"SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass"
-        )
-        eventually(lambda: connection.execute(waiting).fetchone() != (0,))
-        way.reset()
+        query = b"SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass"
+        eventually(lambda: connection.execute(query).fetchone() != (0,))
+        proxy.reset()
         connection.rollback()
         return answer.result()
 
 
 def test_without_a_key_the_client_is_told_to_look_first(
-    api: Api, database: Database, way: Proxy
+    api: Api, database: Database, proxy: Proxy
 ) -> None:
     user = new_user()
-    answer = cut_under_a_statement(api, database, way, user, None)
+    answer = cut_under_a_statement(api, database, proxy, user, None)
     assert answer.status_code == 503
     assert answer.json()["type"] == TYPE
     assert "Idempotency-Key" in answer.json()["detail"]
@@ -87,9 +87,9 @@ def test_without_a_key_the_client_is_told_to_look_first(
     eventually(lambda: api.get(f"/api/orders/user/{user}").status_code == 200)
 
 
-def test_with_a_key_the_client_may_repeat(api: Api, database: Database, way: Proxy) -> None:
+def test_with_a_key_the_client_may_repeat(api: Api, database: Database, proxy: Proxy) -> None:
     user = new_user()
-    answer = cut_under_a_statement(api, database, way, user, "k1")
+    answer = cut_under_a_statement(api, database, proxy, user, "k1")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
     eventually(lambda: api.post(user, "k1").status_code == 202)
     assert len(api.get(f"/api/orders/user/{user}").json()) == 1
@@ -97,22 +97,22 @@ def test_with_a_key_the_client_may_repeat(api: Api, database: Database, way: Pro
 
 @pytest.mark.parametrize("path", ["/api/orders/{id}", "/api/orders/user/{user}?pageSize=1"])
 def test_a_read_is_answered_though_its_connection_was_cut(
-    api: Api, database: Database, way: Proxy, path: str
+    api: Api, database: Database, proxy: Proxy, path: str
 ) -> None:
     user = new_user()
     placed = api.post(user)
     address = path.format(id=placed.headers["Location"].rpartition("/")[2], user=user)
-    answer = cut_under(lambda: api.get(address), database, way)
+    answer = cut_under(lambda: api.get(address), database, proxy)
     assert answer.status_code == 200, answer.text
 
 
-def test_what_was_not_sent_may_be_repeated(api: Api, way: Proxy) -> None:
-    way.cut()
+def test_what_was_not_sent_may_be_repeated(api: Api, proxy: Proxy) -> None:
+    proxy.cut()
     try:
         eventually(lambda: api.post(new_user()).json()["type"] != TYPE)
         answer = api.post(new_user())
     finally:
-        way.heal()
+        proxy.heal()
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
     assert answer.json()["type"] == "about:blank"
     eventually(lambda: api.post(new_user()).status_code == 202)
@@ -196,8 +196,8 @@ def test_the_gateway_sends_a_post_to_one_api_and_says_that_its_end_is_unknown(
     assert answer.status_code == 502
     assert answer.json()["type"] == TYPE
     assert "Retry-After" not in answer.headers
-    sent = [request for server in dying for request in server.requests if b"POST" in request]
-    assert len(sent) == 1
+    posts = [request for server in dying for request in server.requests if b"POST" in request]
+    assert len(posts) == 1
 
 
 def test_the_gateway_lets_a_post_with_a_key_be_repeated(gateway: str) -> None:
@@ -214,10 +214,10 @@ def test_what_the_gateway_could_not_send_may_be_repeated(state: Path) -> None:
 
 
 def test_the_gateway_adds_no_retry_after_to_the_apis_own_answer(
-    state: Path, api: Api, database: Database, way: Proxy
+    state: Path, api: Api, database: Database, proxy: Proxy
 ) -> None:
     with gateway_before(state, "before-the-api", api.port) as url:
         through = Api(int(url.rpartition(":")[2]), 0, api.log)
-        answer = cut_under_a_statement(through, database, way, new_user(), None)
+        answer = cut_under_a_statement(through, database, proxy, new_user(), None)
     assert (answer.status_code, answer.json()["type"]) == (503, TYPE)
     assert "Retry-After" not in answer.headers

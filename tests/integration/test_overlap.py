@@ -41,9 +41,9 @@ def test_a_request_that_cannot_go_on_keeps_no_other_from_it(server: Served) -> N
         server.get("/together/go")
         assert read_answer(first)[2] == b"1"
         assert [read_answer(other)[2] for other in others] == [b"4"] * 3
-        again = ask(server, connections)
+        repetition = ask(server, connections)
         server.get("/together/go")
-        assert read_answer(again)[2] == b"1"
+        assert read_answer(repetition)[2] == b"1"
 
 
 def test_a_request_that_blocked_the_process_does_not_wait_for_the_next_ones(
@@ -67,10 +67,10 @@ def test_what_cannot_be_watched_is_waited_for_all_the_same(server: Served) -> No
 
 def test_an_order_that_cannot_be_encoded_joins_no_set() -> None:
     """It is refused by itself, before it waits with others."""
-    sent: list[object] = []
+    payloads: list[object] = []
 
     def share(_single: Any, _several: Any, _subject: Any) -> Any:
-        return sent.append
+        return payloads.append
 
     pool = Pool("postgresql://127.0.0.1:9/none", DatabaseSettings(url="postgresql://x"), "test")
     order = NewOrder(
@@ -80,4 +80,4 @@ def test_an_order_that_cannot_be_encoded_joins_no_set() -> None:
         Orders(pool, Reads(pool, None, None, 1), ACCEPTED, share).accept(
             order, context.accept("test", None)[0], "u:7", None
         )
-    assert sent == []
+    assert payloads == []

@@ -19,7 +19,7 @@ _MIB = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serving(tmp_path_factory.mktemp("parser"), keepalive_s=30) as server:
         yield server
 
@@ -30,8 +30,8 @@ def echo() -> Iterator[Running]:
         yield server
 
 
-def exchange(served: Served, *pieces: bytes, answers: int = 1) -> bytes:
-    with served.connect(TCP_NODELAY=1) as connection:
+def exchange(api_server: Served, *pieces: bytes, answers: int = 1) -> bytes:
+    with api_server.connect(TCP_NODELAY=1) as connection:
         for piece in pieces:
             connection.sendall(piece)
         # The worker takes a client that ends sending for one that has gone: only after the answers.
@@ -80,27 +80,27 @@ HOSTILE = {
 def test_memory_stays_flat(echo: Running, pieces: list[bytes]) -> None:
     for _ in range(200):
         send(echo, *pieces)
-    before = resident_bytes(echo)
+    bytes_before = resident_bytes(echo)
     for _ in range(1000):
         send(echo, *pieces)
-    assert resident_bytes(echo) - before < 2 * _MIB
+    assert resident_bytes(echo) - bytes_before < 2 * _MIB
     assert echo.process.poll() is None
 
 
-def test_the_workers_memory_stays_flat_under_repeated_fields(served: Served) -> None:
-    (worker,) = served.workers
+def test_the_workers_memory_stays_flat_under_repeated_fields(api_server: Served) -> None:
+    (worker,) = api_server.workers
 
     def resident() -> int:
         return int(Path(f"/proc/{worker}/statm").read_text().split()[1]) * 4096
 
     flood = request("GET", "/pid", *[f"A: {'x' * 500}"] * 60)
     for _ in range(50):
-        exchange(served, flood)
-    before = resident()
+        exchange(api_server, flood)
+    bytes_before = resident()
     for _ in range(300):
-        exchange(served, flood)
-    assert served.workers == {worker}
-    assert resident() - before < 5 * _MIB
+        exchange(api_server, flood)
+    assert api_server.workers == {worker}
+    assert resident() - bytes_before < 5 * _MIB
 
 
 @pytest.mark.parametrize(
@@ -117,14 +117,14 @@ def test_a_path_is_decoded_once(echo: Running, target: str, path: str) -> None:
     assert (parsed["path"], parsed["query"]) == (path, target.partition("?")[2])
 
 
-def test_trailer_fields_are_discarded(served: Served) -> None:
-    (worker,) = served.workers
+def test_trailer_fields_are_discarded(api_server: Served) -> None:
+    (worker,) = api_server.workers
     body = b"5\r\nhello\r\n0\r\nX-Trailer: a\r\nContent-Length: 9\r\nHost: b\r\n\r\n"
-    sent = request("POST", "/body", "Transfer-Encoding: chunked", body=body)
-    answer = exchange(served, sent + request("GET", "/pid"), answers=2)
+    message = request("POST", "/body", "Transfer-Encoding: chunked", body=body)
+    answer = exchange(api_server, message + request("GET", "/pid"), answers=2)
     assert statuses(answer) == [200, 200]
     assert b"\r\n\r\n5HTTP/1.1" in answer
-    assert served.workers == {worker}
+    assert api_server.workers == {worker}
 
 
 @pytest.mark.parametrize(
@@ -140,23 +140,23 @@ def test_trailer_fields_are_discarded(served: Served) -> None:
         ["X: a", " folded"], ["Na me: x"],
     ],
 )  # fmt: skip
-def test_framing_that_can_be_read_twice_is_refused(served: Served, fields: list[str]) -> None:
-    answer = exchange(served, request("POST", "/body", *fields, body=b"3\r\nabc\r\n0\r\n\r\n"))
+def test_framing_that_can_be_read_twice_is_refused(api_server: Served, fields: list[str]) -> None:
+    answer = exchange(api_server, request("POST", "/body", *fields, body=b"3\r\nabc\r\n0\r\n\r\n"))
     assert statuses(answer) == [400]
 
 
 @pytest.mark.parametrize("size", ["\x803", "3x", "-3", "", "fffffffffffffffff3"])
-def test_a_chunk_of_unclear_size_is_refused(served: Served, size: str) -> None:
+def test_a_chunk_of_unclear_size_is_refused(api_server: Served, size: str) -> None:
     body = size.encode("latin-1") + b"\r\nabc\r\n0\r\n\r\n"
-    sent = request("POST", "/body", "Transfer-Encoding: chunked", body=body)
-    assert set(statuses(exchange(served, sent))) <= {400, 413}
+    message = request("POST", "/body", "Transfer-Encoding: chunked", body=body)
+    assert set(statuses(exchange(api_server, message))) <= {400, 413}
 
 
-def test_the_coding_may_be_written_in_capitals(served: Served) -> None:
+def test_the_coding_may_be_written_in_capitals(api_server: Served) -> None:
     body = b"3\r\nabc\r\n0\r\n\r\n"
     for coding in ("Chunked", "CHUNKED"):
-        sent = request("POST", "/body", f"Transfer-Encoding: {coding}", body=body)
-        assert exchange(served, sent).endswith(b"\r\n\r\n3")
+        message = request("POST", "/body", f"Transfer-Encoding: {coding}", body=body)
+        assert exchange(api_server, message).endswith(b"\r\n\r\n3")
 
 
 def test_methods_keep_their_names(echo: Running) -> None:
@@ -208,18 +208,18 @@ def test_a_server_that_stops_answers_who_waits() -> None:
 
 
 def test_a_server_that_has_stopped_refuses_to_go_on() -> None:
-    with running(sanitized=False) as server, connected(server) as held:
-        held.sendall(b"GET /later/request HTTP/1.1\r\n\r\n")
+    with running(sanitized=False) as server, connected(server) as connection:
+        connection.sendall(b"GET /later/request HTTP/1.1\r\n\r\n")
         assert statuses(send(server, b"GET /end HTTP/1.1\r\nConnection: close\r\n\r\n")) == [200]
         assert server.process.wait(60) == 0, server.log.read_text()
 
 
 def test_a_request_that_resumes_another_is_answered_itself(echo: Running) -> None:
     last = b"GET /later/%b HTTP/1.1\r\nConnection: close\r\n\r\n"
-    with connected(echo) as held:
-        held.sendall(last % b"request")
+    with connected(echo) as connection:
+        connection.sendall(last % b"request")
         assert b'"/later/another"' in send(echo, last % b"another")
-        assert b'"/later/request"' in read_all(held)
+        assert b'"/later/request"' in read_all(connection)
 
 
 def test_generated_requests_find_no_fault_under_address_sanitizer() -> None:

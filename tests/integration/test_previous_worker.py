@@ -62,7 +62,7 @@ class PreviousWorker:
         return self._run("load_work", values)[0]
 
     def advance(self, order_id: int, row: tuple[Any, ...], to: str, **step: Any) -> bool:
-        nothing = dict.fromkeys(
+        nulls = dict.fromkeys(
             ("reason", "announces", "reservation", "new_attempt", "attempt", "outcome",
              "message_id")
         )  # fmt: skip
@@ -71,7 +71,7 @@ class PreviousWorker:
             "actor": "worker", "consumer": "worker", "correlation_id": "c", "traceparent": "t",
             "trace_id": "i",
         }  # fmt: skip
-        return bool(self._run("advance_order", nothing | values | step))
+        return bool(self._run("advance_order", nulls | values | step))
 
     def _run(self, name: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
         with self._world.pool.connection() as connection:
@@ -112,14 +112,14 @@ class PreviousWorker:
 def test_it_does_not_complete_an_order_that_was_cancelled_since_it_read_it(world: World) -> None:
     order_id, previous = world.order(), PreviousWorker(world)
     previous.reserve(order_id)
-    held = previous.charge(order_id)
+    order = previous.charge(order_id)
     world.cancel(order_id)
-    captured = {"attempt": held[ATTEMPT], "outcome": "approved"}
-    assert not previous.advance(order_id, held, "Completed", **captured)
-    again = previous.load(order_id)
-    assert again[CANCEL_REQUESTED], "it reads the order anew, and knows this mark"
+    captured = {"attempt": order[ATTEMPT], "outcome": "approved"}
+    assert not previous.advance(order_id, order, "Completed", **captured)
+    order_reloaded = previous.load(order_id)
+    assert order_reloaded[CANCEL_REQUESTED], "it reads the order anew, and knows this mark"
     due = {"announces": "order.refund_due.v1", **captured}
-    assert previous.advance(order_id, again, "Refunding", **due)
+    assert previous.advance(order_id, order_reloaded, "Refunding", **due)
     world.handle(order_id, kind=events.REFUND_DUE)
     assert world.find(order_id).status is Status.REFUNDED
     assert world.stock(order_id) == ["released"]
@@ -153,14 +153,14 @@ def test_a_cancellation_while_it_reserves_leaves_no_stock_once_it_looks_again(
     world: World,
 ) -> None:
     order_id, previous = world.order(), PreviousWorker(world)
-    held = previous.load(order_id)
+    order = previous.load(order_id)
     body = {"productId": 1, "quantity": 2}
     world.inventory.send("PUT", f"/reservations/{order_id}", body)
     world.cancel(order_id)
-    assert not previous.advance(order_id, held, "Reserved", reservation="held")
-    again = previous.load(order_id)
+    assert not previous.advance(order_id, order, "Reserved", reservation="held")
+    order_reloaded = previous.load(order_id)
     # An ended order with stock held: its next step is the release, under the order's id.
-    assert (again[STATUS], again[RESERVATION]) == ("Cancelled", "held")
+    assert (order_reloaded[STATUS], order_reloaded[RESERVATION]) == ("Cancelled", "held")
     assert world.inventory.send("POST", f"/reservations/{order_id}/release")[0] == 200
 
 

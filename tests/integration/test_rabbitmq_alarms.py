@@ -86,7 +86,7 @@ def test_orders_are_taken_and_their_messages_wait_until_the_alarm_is_over(
     node = Node(rabbitmq.broker, rabbitmq.program)
     ring, clear = ALARMS[alarm]
     with connected(vhost) as broker:
-        before = broker.count(QUEUE)
+        count_before = broker.count(QUEUE)
     try:
         node.call(*ring)
         eventually(lambda: alarmed(rabbitmq))
@@ -102,4 +102,4 @@ def test_orders_are_taken_and_their_messages_wait_until_the_alarm_is_over(
     eventually(lambda: waiting(database) == 0, 60)
     eventually(lambda: process.ready().status_code == 200)
     with connected(vhost) as broker:
-        assert broker.count(QUEUE) >= before + 40
+        assert broker.count(QUEUE) >= count_before + 40

@@ -207,10 +207,10 @@ def test_one_broken_link_between_two_nodes_costs_time_only(
     with loaded(database, three) as load:
         three.links.cut(0, 1)
         eventually(lambda: not any(listens(node) for node in three.nodes[:2]), WITHIN_S)
-        written = load.written
+        write_count = load.written
         three.links.heal()
         eventually(lambda: three.complete(QUEUE), 2 * WITHIN_S)
-        eventually(lambda: len(load.seen) >= written, WITHIN_S)
+        eventually(lambda: len(load.seen) >= write_count, WITHIN_S)
         say(f"link 0-1 whole again: messages arrive after {load.goes_on():.1f} s")
         load.end()
 
@@ -222,10 +222,10 @@ def test_three_nodes_apart_take_nothing_and_lose_nothing(
         three.links.isolate(0)
         three.links.isolate(1)
         eventually(lambda: not any(listens(node) for node in three.nodes), WITHIN_S)
-        written = load.written
+        write_count = load.written
         three.links.heal()
         eventually(lambda: three.complete(QUEUE), 2 * WITHIN_S)
-        eventually(lambda: len(load.seen) >= written, WITHIN_S)
+        eventually(lambda: len(load.seen) >= write_count, WITHIN_S)
         load.end()
 
 
@@ -235,14 +235,14 @@ def test_without_a_majority_messages_wait_and_nothing_is_lost(
     with loaded(database, three) as load:
         for node in three.nodes[1:]:
             node.program.kill()
-        before = len(load.seen)
+        count_before = len(load.seen)
         time.sleep(10)
-        written = load.written
-        assert len(load.seen) < before + 100, "a minority confirms nothing"
+        write_count = load.written
+        assert len(load.seen) < count_before + 100, "a minority confirms nothing"
         for node in three.nodes[1:]:
             node.program.start()
         eventually(lambda: three.complete(QUEUE), 2 * WITHIN_S)
-        eventually(lambda: len(load.seen) >= written, WITHIN_S)
+        eventually(lambda: len(load.seen) >= write_count, WITHIN_S)
         load.end()
 
 

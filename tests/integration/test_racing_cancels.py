@@ -151,16 +151,16 @@ class Race:
         ports = WorkerPorts(
             faulty(Progress(self.pool, "worker")), inventory, payment, lambda _: None
         )
-        refused: Sequence[tuple[Message, OrdersError | None]]
-        refused = [(message_of(order_id), None) for order_id in orders]
+        refusals: Sequence[tuple[Message, OrdersError | None]]
+        refusals = [(message_of(order_id), None) for order_id in orders]
         if len(orders) > 1:
             order_calls = DirectOrderCalls(inventory, payment)
             progress = faulty(ProgressSets(self.pool, "worker"))
-            messages = [message for message, _ in refused]
-            refused = work_on(
+            messages = [message for message, _ in refusals]
+            refusals = work_on(
                 messages, progress, order_calls.calls, order_calls, lambda _: None
             ).refused
-        handle_by_itself(refused, Fulfilment(ports).handle)
+        handle_by_itself(refusals, Fulfilment(ports).handle)
 
     def sweep(self) -> None:
         """Emit what stands still, and have it worked on."""

@@ -45,50 +45,50 @@ def scripts_run(redis: Redis) -> int:
 def test_far_from_the_limit_redis_is_asked_a_few_times_a_second(
     redis: Redis, principal: str
 ) -> None:
-    mine = limiter(redis, requests=100_000)
-    mine.start()
-    before, began = scripts_run(redis), time.monotonic()
+    rate_limiter = limiter(redis, requests=100_000)
+    rate_limiter.start()
+    count_before, start_s = scripts_run(redis), time.monotonic()
     for _ in range(2000):
-        assert mine.decide(principal)[0].allowed
-    batches = (time.monotonic() - began) / FLUSH_S + 2
-    mine.close()
-    assert scripts_run(redis) - before <= batches
+        assert rate_limiter.decide(principal)[0].allowed
+    batches = (time.monotonic() - start_s) / FLUSH_S + 2
+    rate_limiter.close()
+    assert scripts_run(redis) - count_before <= batches
     exact = limiter(redis, mode="exact", requests=100_000)
     assert exact.decide(principal)[0].remaining == 100_000 - 2001
 
 
 def test_near_the_limit_redis_is_asked_for_every_request(redis: Redis, principal: str) -> None:
-    mine = limiter(redis)
-    mine.start()
-    while mine.decide(principal)[0].remaining > LIMIT * 0.2:
+    rate_limiter = limiter(redis)
+    rate_limiter.start()
+    while rate_limiter.decide(principal)[0].remaining > LIMIT * 0.2:
         pass
-    before = scripts_run(redis)
-    decisions = [mine.decide(principal)[0] for _ in range(int(LIMIT * 0.2))]
-    assert scripts_run(redis) - before >= len(decisions)
+    count_before = scripts_run(redis)
+    decisions = [rate_limiter.decide(principal)[0] for _ in range(int(LIMIT * 0.2))]
+    assert scripts_run(redis) - count_before >= len(decisions)
     assert [d.remaining for d in decisions] == list(range(int(LIMIT * 0.2) - 1, -1, -1))
-    assert not mine.decide(principal)[0].allowed
-    mine.close()
+    assert not rate_limiter.decide(principal)[0].allowed
+    rate_limiter.close()
 
 
 def test_what_is_left_counts_down_by_one_whoever_counts(redis: Redis, principal: str) -> None:
-    mine = limiter(redis)
-    mine.start()
-    remaining = [mine.decide(principal)[0].remaining for _ in range(LIMIT)]
-    mine.close()
+    rate_limiter = limiter(redis)
+    rate_limiter.start()
+    remaining = [rate_limiter.decide(principal)[0].remaining for _ in range(LIMIT)]
+    rate_limiter.close()
     assert remaining == list(range(LIMIT - 1, -1, -1))
 
 
 def test_another_process_knows_within_a_moment(redis: Redis, principal: str) -> None:
-    mine = limiter(redis)
-    mine.start()
+    rate_limiter = limiter(redis)
+    rate_limiter.start()
     for _ in range(4):
-        mine.decide(principal)
+        rate_limiter.decide(principal)
     exact, other, decisions = limiter(redis, mode="exact"), limiter(redis), count(1)
     eventually(lambda: exact.decide(principal)[0].remaining == LIMIT - 4 - next(decisions))
     other.start()
     other.decide(principal)[0]  # by what it knows: nothing
     eventually(lambda: other.decide(principal)[0].remaining < LIMIT - 5)
-    mine.close()
+    rate_limiter.close()
     other.close()
 
 
@@ -97,28 +97,30 @@ def test_together_they_let_no_more_through_than_the_limit_and_a_share_each(
 ) -> None:
     """The worst case: nobody knows anything, and none reports until one has used the limit up."""
     processes = [limiter(connect(redis_url)) for _ in range(PROCESSES)]
-    allowed = 0
-    for mine in processes[1:]:
+    admissions = 0
+    for rate_limiter in processes[1:]:
         for _ in range(LIMIT // SHARE):
-            allowed += mine.decide(principal)[0].allowed
+            admissions += rate_limiter.decide(principal)[0].allowed
     while processes[0].decide(principal)[0].allowed:
-        allowed += 1
-    assert LIMIT < allowed <= LIMIT + BEYOND
-    for mine in processes:
-        mine.close()
-    assert [mine.decide(principal)[0].allowed for mine in processes] == [False] * PROCESSES
+        admissions += 1
+    assert LIMIT < admissions <= LIMIT + BEYOND
+    for rate_limiter in processes:
+        rate_limiter.close()
+    assert [rate_limiter.decide(principal)[0].allowed for rate_limiter in processes] == [
+        False
+    ] * PROCESSES
 
 
 def hammer(url: str, principal: str, mode: str, results: "multiprocessing.Queue[int]") -> None:
-    mine = limiter(connect(url), mode)
-    mine.start()
-    results.put(sum(mine.decide(principal)[0].allowed for _ in range(400)))
-    mine.close()
+    rate_limiter = limiter(connect(url), mode)
+    rate_limiter.start()
+    results.put(sum(rate_limiter.decide(principal)[0].allowed for _ in range(400)))
+    rate_limiter.close()
 
 
-@pytest.mark.parametrize(("mode", "most"), [("exact", LIMIT), ("batched", LIMIT + BEYOND)])
+@pytest.mark.parametrize(("mode", "maximum"), [("exact", LIMIT), ("batched", LIMIT + BEYOND)])
 def test_processes_that_are_hit_at_once_hold_the_bound(
-    redis_url: str, principal: str, mode: str, most: int
+    redis_url: str, principal: str, mode: str, maximum: int
 ) -> None:
     context = multiprocessing.get_context("fork")
     results = context.Queue()
@@ -126,41 +128,41 @@ def test_processes_that_are_hit_at_once_hold_the_bound(
     processes = [context.Process(target=hammer, args=arguments) for _ in range(PROCESSES)]
     for process in processes:
         process.start()
-    allowed = [results.get(timeout=60) for _ in processes]
+    admissions = [results.get(timeout=60) for _ in processes]
     for process in processes:
         process.join(10)
-    assert LIMIT <= sum(allowed) <= most
+    assert LIMIT <= sum(admissions) <= maximum
 
 
 def test_a_low_limit_is_always_exact(redis: Redis, principal: str) -> None:
-    mine, other = limiter(redis, requests=49), limiter(redis, requests=49)
-    assert sum((mine, other)[n % 2].decide(principal)[0].allowed for n in range(80)) == 49
+    rate_limiter, other = limiter(redis, requests=49), limiter(redis, requests=49)
+    assert sum((rate_limiter, other)[n % 2].decide(principal)[0].allowed for n in range(80)) == 49
 
 
 def test_what_is_owed_outlives_an_outage(valkey: Server, redis_url: str, principal: str) -> None:
-    mine = RateLimiter(
+    rate_limiter = RateLimiter(
         Redis(CacheSettings(url=redis_url, timeout_s=0.2, retry_after_s=0.2)),
         RateLimitSettings(requests=LIMIT),
     )
-    mine.start()
+    rate_limiter.start()
     valkey.pause()
     try:
         for _ in range(LIMIT // SHARE):
-            assert mine.decide(principal)[0].allowed
+            assert rate_limiter.decide(principal)[0].allowed
         time.sleep(4 * FLUSH_S)
     finally:
         valkey.resume()
     exact, decisions = limiter(connect(redis_url), mode="exact"), count(1)
     expected = LIMIT - LIMIT // SHARE
     eventually(lambda: exact.decide(principal)[0].remaining == expected - next(decisions))
-    mine.close()
+    rate_limiter.close()
 
 
 def test_nothing_is_owed_after_the_stop(redis: Redis, principal: str) -> None:
-    mine = limiter(redis)
+    rate_limiter = limiter(redis)
     for _ in range(4):
-        mine.decide(principal)
-    mine.close()  # never started: only this can report
+        rate_limiter.decide(principal)
+    rate_limiter.close()  # never started: only this can report
     assert limiter(redis, mode="exact").decide(principal)[0].remaining == LIMIT - 5
 
 
@@ -176,10 +178,10 @@ def foreign(redis: Redis, principal: str) -> tuple[str, str]:
 def test_who_cannot_be_counted_has_nobody_else_counted_twice(
     redis: Redis, principal: str, foreign: tuple[str, str]
 ) -> None:
-    mine = limiter(redis)
+    rate_limiter = limiter(redis)
     for name in (foreign[0], principal):
-        assert mine.decide(name)[0].allowed
-    batches = mine._default.windows.batches
+        assert rate_limiter.decide(name)[0].allowed
+    batches = rate_limiter._default.windows.batches
     assert batches is not None
     for _ in range(3):
         with pytest.raises(RedisDown):
@@ -190,9 +192,9 @@ def test_who_cannot_be_counted_has_nobody_else_counted_twice(
 def test_a_refused_command_beside_a_count_leaves_nothing_owed_twice(
     redis: Redis, principal: str, foreign: tuple[str, str]
 ) -> None:
-    mine = limiter(redis)
-    mine.decide(principal)
+    rate_limiter = limiter(redis)
+    rate_limiter.decide(principal)
     for _ in range(3):
-        assert mine.decide(principal, ("INCR", foreign[1]))[1] is None
-    mine.close()
+        assert rate_limiter.decide(principal, ("INCR", foreign[1]))[1] is None
+    rate_limiter.close()
     assert limiter(redis, mode="exact").decide(principal)[0].remaining == LIMIT - 5

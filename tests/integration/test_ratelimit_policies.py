@@ -71,22 +71,26 @@ def remaining(decision: Decision) -> dict[str, int]:
 def test_a_tenant_has_one_quota_for_all_of_its_principals(
     redis: Redis, principal: str, mode: str
 ) -> None:
-    mine = limiter(redis, policy("org", "3/day"), mode=mode)
-    decisions = [mine.decide(f"{principal}-{n}", request=call(principal))[0] for n in range(5)]
+    rate_limiter = limiter(redis, policy("org", "3/day"), mode=mode)
+    decisions = [
+        rate_limiter.decide(f"{principal}-{n}", request=call(principal))[0] for n in range(5)
+    ]
     assert [d.allowed for d in decisions] == [True, True, True, False, False]
     assert decisions[3].policies == ["org"]
-    assert mine.decide(f"{principal}-9", request=call(f"{principal}'"))[0].allowed
-    fields = dict(mine.headers(decisions[3]))
+    assert rate_limiter.decide(f"{principal}-9", request=call(f"{principal}'"))[0].allowed
+    fields = dict(rate_limiter.headers(decisions[3]))
     assert fields["RateLimit-Policy"] == f'"org";q=3;w={DAY}'
     assert fields["RateLimit"].startswith('"org";r=0;t=')
     assert int(fields["Retry-After"]) >= 1
 
 
 def test_an_answer_names_every_policy_and_what_is_left(redis: Redis, principal: str) -> None:
-    mine = limiter(redis, policy("org", "20/day"), policy("from", "5/day", "address"), requests=10)
-    decision, _ = mine.decide(principal, request=call(principal, address=principal))
+    rate_limiter = limiter(
+        redis, policy("org", "20/day"), policy("from", "5/day", "address"), requests=10
+    )
+    decision, _ = rate_limiter.decide(principal, request=call(principal, address=principal))
     assert remaining(decision) == {"default": 9, "org": 19, "from": 4}
-    fields = dict(mine.headers(decision))
+    fields = dict(rate_limiter.headers(decision))
     assert fields["RateLimit-Policy"] == (
         f'"default";q=10;w={DAY}, "org";q=20;w={DAY}, "from";q=5;w={DAY}'
     )
@@ -107,25 +111,27 @@ def test_all_policies_are_one_round_trip_at_most(redis: Counting, principal: str
 def test_what_another_policy_refuses_is_not_counted(
     redis: Redis, principal: str, mode: str
 ) -> None:
-    mine = limiter(redis, policy("org", "500/day"), requests=2, mode=mode)
-    mine.start()
+    rate_limiter = limiter(redis, policy("org", "500/day"), requests=2, mode=mode)
+    rate_limiter.start()
     for _ in range(9):
-        mine.decide(principal, request=call(principal))
-    mine.close()
+        rate_limiter.decide(principal, request=call(principal))
+    rate_limiter.close()
     fresh, looks = limiter(redis, policy("org", "500/day"), requests=2), count(1)
     decision, _ = fresh.decide(f"{principal}'", request=call(principal))
     assert remaining(decision)["org"] == 500 - 2 - next(looks)
 
 
 def test_a_count_that_was_reported_is_given_back_as_well(redis: Redis, principal: str) -> None:
-    mine = limiter(redis, policy("org", "500/day"), requests=1, mode="batched")
-    mine.start()
+    rate_limiter = limiter(redis, policy("org", "500/day"), requests=1, mode="batched")
+    rate_limiter.start()
     other = limiter(redis, policy("org", "500/day"), requests=1)
-    assert mine.decide(principal, ("PING",), request=call(principal))[0].allowed
-    decision, _ = mine.decide(principal, ("PING",), request=call(principal))  # both went along
+    assert rate_limiter.decide(principal, ("PING",), request=call(principal))[0].allowed
+    decision, _ = rate_limiter.decide(
+        principal, ("PING",), request=call(principal)
+    )  # both went along
     assert not decision.allowed
-    eventually(lambda: _counted(redis, mine, principal) == 1)
-    mine.close()
+    eventually(lambda: _counted(redis, rate_limiter, principal) == 1)
+    rate_limiter.close()
     assert remaining(other.decide(f"{principal}'", request=call(principal))[0])["org"] == 498
 
 
@@ -136,7 +142,7 @@ def _counted(redis: Redis, limits: RateLimiter, tenant: str) -> int:
 
 
 def test_a_policy_counts_only_what_it_matches(redis: Redis, principal: str) -> None:
-    mine = limiter(
+    rate_limiter = limiter(
         redis,
         policy("writes", "10/day", "principal", scope="orders:write"),
         policy("refunds", "10/day", "principal", action="refund"),
@@ -149,32 +155,36 @@ def test_a_policy_counts_only_what_it_matches(redis: Redis, principal: str) -> N
         (call(None, scope=None, action=None), {"default"}),
     ]
     for request, policies in cases:
-        assert remaining(mine.decide(principal, request=request)[0]).keys() == policies
+        assert remaining(rate_limiter.decide(principal, request=request)[0]).keys() == policies
 
 
 def test_processes_share_the_quota_of_a_policy(redis_url: str, principal: str) -> None:
     processes = [limiter(connect(redis_url), policy("org", "10/day")) for _ in range(2)]
-    allowed = [
+    admissions = [
         processes[n % 2].decide(f"{principal}-{n}", request=call(principal))[0].allowed
         for n in range(20)
     ]
-    assert sum(allowed) == 10
+    assert sum(admissions) == 10
 
 
 def test_without_redis_each_process_holds_all_policies(
     valkey: Server, redis_url: str, principal: str
 ) -> None:
     client = Redis(CacheSettings(url=redis_url, timeout_s=0.05, retry_after_s=60))
-    mine = limiter(client, policy("org", f"2 per {DAY * 7} seconds"), mode="batched")
+    rate_limiter = limiter(client, policy("org", f"2 per {DAY * 7} seconds"), mode="batched")
     valkey.pause()
     try:
-        decisions = [mine.decide(f"{principal}-{n}", request=call(principal))[0] for n in range(4)]
+        decisions = [
+            rate_limiter.decide(f"{principal}-{n}", request=call(principal))[0] for n in range(4)
+        ]
     finally:
         valkey.resume()
     assert [d.allowed for d in decisions] == [True, True, False, False]
     assert decisions[2].policies == ["org"]
     # What `org` refused did not count for the principal.
-    assert remaining(mine.decide(f"{principal}-2", request=call(None))[0]) == {"default": 999}
+    assert remaining(rate_limiter.decide(f"{principal}-2", request=call(None))[0]) == {
+        "default": 999
+    }
 
 
 def test_decisions_are_counted_by_policy(redis: Redis, principal: str) -> None:
@@ -182,8 +192,8 @@ def test_decisions_are_counted_by_policy(redis: Redis, principal: str) -> None:
         labels = {"policy": "metered", "decision": decision}
         return REGISTRY.get_sample_value("ratelimit_decisions_total", labels) or 0.0
 
-    mine = limiter(redis, policy("metered", "1/day"))
-    before = decided("allowed"), decided("refused")
+    rate_limiter = limiter(redis, policy("metered", "1/day"))
+    count_before = decided("allowed"), decided("refused")
     for n in range(3):
-        mine.decide(f"{principal}-{n}", request=call(principal))
-    assert (decided("allowed") - before[0], decided("refused") - before[1]) == (1, 2)
+        rate_limiter.decide(f"{principal}-{n}", request=call(principal))
+    assert (decided("allowed") - count_before[0], decided("refused") - count_before[1]) == (1, 2)

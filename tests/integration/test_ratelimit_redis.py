@@ -38,8 +38,8 @@ def redis(redis_url: str) -> Iterator[Redis]:
 
 
 def hammer(url: str, principal: str, decisions: "multiprocessing.Queue[int]") -> None:
-    mine = limiter(connect(url))
-    decisions.put(sum(mine.decide(principal)[0].allowed for _ in range(200)))
+    rate_limiter = limiter(connect(url))
+    decisions.put(sum(rate_limiter.decide(principal)[0].allowed for _ in range(200)))
 
 
 def test_four_processes_let_exactly_a_hundred_through(redis_url: str, principal: str) -> None:
@@ -49,33 +49,33 @@ def test_four_processes_let_exactly_a_hundred_through(redis_url: str, principal:
     processes = [context.Process(target=hammer, args=arguments) for _ in range(4)]
     for process in processes:
         process.start()
-    allowed = [decisions.get(timeout=60) for _ in processes]
+    admissions = [decisions.get(timeout=60) for _ in processes]
     for process in processes:
         process.join(60)
-    assert sum(allowed) == 100
+    assert sum(admissions) == 100
 
 
 def test_what_is_left_counts_down_and_a_refusal_costs_nothing(redis: Redis, principal: str) -> None:
-    mine = limiter(redis, requests=3)
-    decisions = [mine.decide(principal)[0] for _ in range(4)]
+    rate_limiter = limiter(redis, requests=3)
+    decisions = [rate_limiter.decide(principal)[0] for _ in range(4)]
     assert [d.allowed for d in decisions] == [True, True, True, False]
     assert [d.remaining for d in decisions] == [2, 1, 0, 0]
     assert all(1 <= d.reset_s <= 60 for d in decisions)
     assert 50 <= decisions[3].retry_after_s <= 60
-    assert mine.decide(f"{principal}0")[0].remaining == 2
+    assert rate_limiter.decide(f"{principal}0")[0].remaining == 2
 
 
 def test_somebody_refused_costs_no_redis_call_until_they_could_pass(
     redis: Redis, principal: str
 ) -> None:
-    mine = limiter(redis, requests=1, window_s=1)
-    mine.decide(principal)
-    assert not mine.decide(principal)[0].allowed
-    before = scripts_run(redis)
+    rate_limiter = limiter(redis, requests=1, window_s=1)
+    rate_limiter.decide(principal)
+    assert not rate_limiter.decide(principal)[0].allowed
+    count_before = scripts_run(redis)
     for _ in range(50):
-        refused = mine.decide(principal)[0]
-        assert (refused.allowed, refused.retry_after_s) == (False, 1)
-    assert scripts_run(redis) == before
+        refusal = rate_limiter.decide(principal)[0]
+        assert (refusal.allowed, refusal.retry_after_s) == (False, 1)
+    assert scripts_run(redis) == count_before
 
 
 def scripts_run(redis: Redis) -> int:
@@ -85,23 +85,23 @@ def scripts_run(redis: Redis) -> int:
 
 
 def test_whoever_waits_as_told_passes(redis: Redis, principal: str) -> None:
-    mine = limiter(redis, requests=4, window_s=1)
+    rate_limiter = limiter(redis, requests=4, window_s=1)
     for _ in range(3):
-        while (decision := mine.decide(principal)[0]).allowed:
+        while (decision := rate_limiter.decide(principal)[0]).allowed:
             time.sleep(0.002)
         time.sleep(decision.retry_after_s)
-        assert mine.decide(principal)[0].allowed
+        assert rate_limiter.decide(principal)[0].allowed
 
 
 def test_the_window_slides(redis: Redis, principal: str) -> None:
     """Over its border the former requests fade away evenly: no second burst."""
-    mine = limiter(redis, requests=40, window_s=1)
-    mine.decide("somebody else")
-    began = time.monotonic()
+    rate_limiter = limiter(redis, requests=40, window_s=1)
+    rate_limiter.decide("somebody else")
+    start_s = time.monotonic()
     passed: list[float] = []
-    while time.monotonic() - began < 2.5:
-        if mine.decide(principal)[0].allowed:
-            passed.append(time.monotonic() - began)  # or a little earlier
+    while time.monotonic() - start_s < 2.5:
+        if rate_limiter.decide(principal)[0].allowed:
+            passed.append(time.monotonic() - start_s)  # or a little earlier
     assert sum(t < 0.95 for t in passed) == 40
     for until in (1.01, 1.1, 1.25, 1.5, 1.75, 2.0):
         assert sum(t <= until for t in passed) <= 40 + 40 * (until - 1) + 1
@@ -121,12 +121,12 @@ def test_another_policy_counts_from_the_start(redis: Redis, principal: str) -> N
 
 
 def test_other_commands_ride_along(redis: Redis, principal: str) -> None:
-    mine, writers = limiter(redis, requests=2), RecentWriters(redis, keep_s=5)
-    first, marked = mine.decide(principal, writers.marking(77), writers.asking(77))
+    rate_limiter, writers = limiter(redis, requests=2), RecentWriters(redis, keep_s=5)
+    first, marked = rate_limiter.decide(principal, writers.marking(77), writers.asking(77))
     assert first.remaining == 1
     assert marked is not None
     assert writers.answer(marked[1:]) is True
-    assert mine.decide(principal)[0].remaining == 0
+    assert rate_limiter.decide(principal)[0].remaining == 0
 
 
 def test_counters_end_with_their_windows(redis: Redis, principal: str) -> None:
@@ -138,23 +138,23 @@ def test_counters_end_with_their_windows(redis: Redis, principal: str) -> None:
 def test_without_redis_each_process_limits_alone(
     valkey: Server, redis_url: str, principal: str
 ) -> None:
-    mine = limiter(connect(redis_url, timeout_s=0.2), requests=3, window_s=86_400)
-    before = counted("fallback_allowed"), counted("fallback_refused")
+    rate_limiter = limiter(connect(redis_url, timeout_s=0.2), requests=3, window_s=86_400)
+    count_before = counted("fallback_allowed"), counted("fallback_refused")
     valkey.pause()
     try:
         began_s = machine_time_s()
-        decisions: list[Decision] = [mine.decide(principal)[0] for _ in range(5)]
+        decisions: list[Decision] = [rate_limiter.decide(principal)[0] for _ in range(5)]
         took_s = machine_time_s() - began_s
     finally:
         valkey.resume()
     assert [d.allowed for d in decisions] == [True, True, True, False, False]
     assert decisions[3].retry_after_s > 1
     assert took_s < 0.8  # not five budgets
-    assert counted("fallback_allowed") == before[0] + 3
-    assert counted("fallback_refused") == before[1] + 2
+    assert counted("fallback_allowed") == count_before[0] + 3
+    assert counted("fallback_refused") == count_before[1] + 2
     time.sleep(0.25)
     allowed = counted("allowed")
-    assert mine.decide(f"{principal}0")[0].allowed
+    assert rate_limiter.decide(f"{principal}0")[0].allowed
     assert counted("allowed") == allowed + 1
 
 

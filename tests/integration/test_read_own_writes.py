@@ -94,12 +94,12 @@ def shut_out(redis: Redis) -> None:
 
 def all_counted(api: Api) -> None:
     """Wait until the metrics have each earlier request: the process adds them pass by pass."""
-    refused = 'order_requests_total{action="get",status="validation_error"}'
+    metric = 'order_requests_total{action="get",status="validation_error"}'
 
     def count_one() -> None:
-        before = api.metric(refused)
+        count_before = api.metric(metric)
         assert api.get("/api/orders/0").status_code == 400
-        eventually(lambda: api.metric(refused) > before)
+        eventually(lambda: api.metric(metric) > count_before)
 
     count_one()
     count_one()  # the first one may have been counted in the midst of a pass
@@ -116,11 +116,11 @@ def route(target: str, reason: str) -> str:
 
 def until_the_standby_is_read(lister: Api) -> None:
     """Wait out what was unknown before; nothing is shown by a standby that nobody reads."""
-    before = reads(lister, "replica", "fresh")
+    count_before = reads(lister, "replica", "fresh")
 
     def read() -> bool:
         lister.get(f"/api/orders/user/{new_user()}")
-        return lister.metric(route("replica", "fresh")) > before
+        return lister.metric(route("replica", "fresh")) > count_before
 
     eventually(read)
 
@@ -132,11 +132,11 @@ def count_missing(taker: Api, lister: Api, customers: int = CUSTOMERS) -> int:
 
 def found_after_order(taker: Api, lister: Api) -> bool:
     user = new_user()
-    accepted = taker.post(user)
-    assert accepted.status_code == 202
+    answer = taker.post(user)
+    assert answer.status_code == 202
     listed = lister.get(f"/api/orders/user/{user}")
     assert listed.status_code == 200
-    return accepted.json()["orderId"] in [order["id"] for order in listed.json()]
+    return answer.json()["orderId"] in [order["id"] for order in listed.json()]
 
 
 def test_a_list_of_another_process_has_the_order(pair: tuple[Api, Api]) -> None:
@@ -169,10 +169,10 @@ def test_it_has_the_order_though_redis_was_emptied_in_between(
     taker, lister = pair
     until_the_standby_is_read(lister)
     user = new_user()
-    accepted = taker.post(user)
+    answer = taker.post(user)
     redis.call("FLUSHALL")
     listed = lister.get(f"/api/orders/user/{user}").json()
-    assert [order["id"] for order in listed] == [accepted.json()["orderId"]]
+    assert [order["id"] for order in listed] == [answer.json()["orderId"]]
 
 
 def test_the_owners_list_comes_from_the_primary_after_a_refund(
@@ -190,6 +190,6 @@ def test_the_owners_list_comes_from_the_primary_after_a_refund(
 
 
 def read_on_primary(lister: Api, user: int) -> bool:
-    before = reads(lister, "primary", "own_writes")
+    count_before = reads(lister, "primary", "own_writes")
     assert lister.get(f"/api/orders/user/{user}").status_code == 200
-    return reads(lister, "primary", "own_writes") > before
+    return reads(lister, "primary", "own_writes") > count_before

@@ -22,9 +22,9 @@ def test_orders_that_all_agree_on_are_clean(shop: Shop) -> None:
     shop.attempt(failed, "declined")
     shop.units(failed, "release")
     assert shop.reconcile() == CLEAN
-    code, out, _ = shop.command("reconcile", "--full")
+    code, output, _ = shop.command("reconcile", "--full")
     assert code == 0
-    assert "clean: no violations" in out
+    assert "clean: no violations" in output
 
 
 def test_what_cannot_be_judged_yet_is_counted(shop: Shop) -> None:
@@ -194,8 +194,8 @@ def test_orders_that_agree_are_never_asked_for_one_by_one(shop: Shop) -> None:
     orders = [shop.sold(age_s=60) for _ in range(5)]
     shop.reconcile()
     shop.run("UPDATE orders SET created_at = created_at - interval '2 minutes'")
-    code, out, _ = shop.command("reconcile", "--json")
-    report = msgspec.json.decode(out)
+    code, output, _ = shop.command("reconcile", "--json")
+    report = msgspec.json.decode(output)
     assert (code, report["orders"], report["judged"]) == (0, len(orders), 0)
 
 
@@ -235,8 +235,8 @@ def test_what_cannot_run_says_why_and_is_not_taken_for_violations(shop: Shop) ->
         ({"ORDERS_PAYMENT_URL": "http://127.0.0.1:9"}, "payment: GET /payments failed"),
         ({"ORDERS_DATABASE_URL": "postgresql://127.0.0.1:9/x"}, "PostgreSQL"),
     ):
-        code, out, err = shop.command("reconcile", "--json", **environ)
-        assert (code, out) == (1, "")
+        code, output, err = shop.command("reconcile", "--json", **environ)
+        assert (code, output) == (1, "")
         assert text in err
     assert shop.command("reconcile", "--since", "yesterday")[0] == 1
     assert shop.run("SELECT succeeded_at IS NULL OR succeeded_at < started_at FROM reconciliation")
@@ -256,6 +256,6 @@ def test_no_payment_method_is_shown(shop: Shop) -> None:
 
 
 def test_the_command_explains_itself(shop: Shop) -> None:
-    code, out, _ = shop.command("reconcile", "--help")
+    code, output, _ = shop.command("reconcile", "--help")
     assert code == 0
-    assert "2: violations" in out
+    assert "2: violations" in output

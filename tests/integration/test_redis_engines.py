@@ -253,14 +253,17 @@ def in_cluster(cluster: Cluster, tmp_path: Path, database: Database) -> Iterator
 
 def uses_redis(api: Api) -> bool:
     """Return whether a request is counted by the shared limit, and not by the process alone."""
-    allowed = 'ratelimit_decisions_total{decision="allowed",policy="default"}'
-    alone = 'ratelimit_decisions_total{decision="fallback_allowed",policy="default"}'
-    before = api.metric(allowed), api.metric(alone)
+    metric = 'ratelimit_decisions_total{decision="allowed",policy="default"}'
+    fallback_metric = 'ratelimit_decisions_total{decision="fallback_allowed",policy="default"}'
+    count_before = api.metric(metric), api.metric(fallback_metric)
     for _ in range(8):  # so that each process answers
         api.get(f"/api/orders/user/{new_user()}")
     # The processes add to the metrics what they counted a moment later.
-    eventually(lambda: api.metric(allowed) + api.metric(alone) >= sum(before) + 8)
-    return (api.metric(allowed), api.metric(alone)) == (before[0] + 8, before[1])
+    eventually(lambda: api.metric(metric) + api.metric(fallback_metric) >= sum(count_before) + 8)
+    return (api.metric(metric), api.metric(fallback_metric)) == (
+        count_before[0] + 8,
+        count_before[1],
+    )
 
 
 def check_failover(api: Api, fail: Callable[[], None], failed_over: Callable[[], bool]) -> None:
@@ -268,9 +271,9 @@ def check_failover(api: Api, fail: Callable[[], None], failed_over: Callable[[],
 
     def order_look_and_list() -> None:
         user = new_user()
-        accepted = api.post(user)
-        statuses.add(accepted.status_code)
-        for path in (accepted.headers["Location"], f"/api/orders/user/{user}"):
+        answer = api.post(user)
+        statuses.add(answer.status_code)
+        for path in (answer.headers["Location"], f"/api/orders/user/{user}"):
             statuses.add(api.get(path).status_code)
 
     eventually(lambda: uses_redis(api))

@@ -47,22 +47,22 @@ def installations(redis_url: str) -> Iterator[tuple[Installation, Installation]]
 def test_an_order_of_the_other_is_not_served(
     installations: tuple[Installation, Installation],
 ) -> None:
-    ours, theirs = installations
-    ours.cache.put(ours.order(version=9))
-    assert theirs.cache.load(ORDER, theirs.order) == theirs.order()
-    assert cached(ours.cache, ORDER) == ours.order(version=9)
+    own_keys, other_keys = installations
+    own_keys.cache.put(own_keys.order(version=9))
+    assert other_keys.cache.load(ORDER, other_keys.order) == other_keys.order()
+    assert cached(own_keys.cache, ORDER) == own_keys.order(version=9)
 
 
 def test_a_change_of_the_other_takes_nothing_from_memory(
     installations: tuple[Installation, Installation],
 ) -> None:
-    ours, theirs = installations
-    ours.cache.put(ours.order(version=10))
-    eventually(lambda: cached(ours.cache, ORDER) and ours.cache._local.read(ORDER))
-    changes = ours.cache._local.lease(ORDER)
-    theirs.cache.put(theirs.order(version=11))
-    eventually(lambda: cached(theirs.cache, ORDER) and theirs.cache._local.read(ORDER))
-    assert ours.cache._local.lease(ORDER) == changes
+    own_keys, other_keys = installations
+    own_keys.cache.put(own_keys.order(version=10))
+    eventually(lambda: cached(own_keys.cache, ORDER) and own_keys.cache._local.read(ORDER))
+    changes = own_keys.cache._local.lease(ORDER)
+    other_keys.cache.put(other_keys.order(version=11))
+    eventually(lambda: cached(other_keys.cache, ORDER) and other_keys.cache._local.read(ORDER))
+    assert own_keys.cache._local.lease(ORDER) == changes
 
 
 def test_limits_are_counted_apart(installations: tuple[Installation, Installation]) -> None:
@@ -74,10 +74,10 @@ def test_limits_are_counted_apart(installations: tuple[Installation, Installatio
 def test_a_writer_of_the_other_is_nobody_here(
     installations: tuple[Installation, Installation],
 ) -> None:
-    ours, theirs = installations
-    ours.writers.mark(USER)
-    assert RecentWriters(ours.redis, keep_s=5).wrote_recently(USER) is True
-    eventually(lambda: theirs.writers.wrote_recently(USER) is False)
+    own_keys, other_keys = installations
+    own_keys.writers.mark(USER)
+    assert RecentWriters(own_keys.redis, keep_s=5).wrote_recently(USER) is True
+    eventually(lambda: other_keys.writers.wrote_recently(USER) is False)
 
 
 def test_every_key_has_its_prefix(installations: tuple[Installation, Installation]) -> None:

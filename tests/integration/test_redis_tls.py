@@ -129,7 +129,7 @@ def test_the_servers_are_verified_and_do_all_that_is_asked(
 def refusal(url: str, authority: Path) -> str:
     """Return why a process that trusts another authority does without Redis."""
     client = Redis(CacheSettings(url=f"{url}?ssl_ca_certs={authority}", timeout_s=10))
-    with pytest.raises(RedisDown) as refused:
+    with pytest.raises(RedisDown) as error:
         client.call(b"PING")
     client.close()
-    return str(refused.value)
+    return str(error.value)

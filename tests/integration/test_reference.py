@@ -76,7 +76,7 @@ def test_the_reference_in_go_takes_part() -> None:
 
 
 @pytest.fixture(params=REFERENCES)
-def both(
+def apis(
     services: dict[str, Api], redis_url: str, request: pytest.FixtureRequest
 ) -> tuple[Api, Api]:
     """Give the service and one of its references, with nothing counted yet."""
@@ -91,9 +91,11 @@ def reference_running(folder: Path, environ: Mapping[str, str], *argv: str) -> I
         **environ, **PEER_FILES, "PEER_ADDRESS": f"127.0.0.1:{port}",
         "ORDERS_CURSOR_SECRET": CURSOR_SECRET, "PYTHONPATH": f"{SERVICES.parent}:{SERVICES}",
     }  # fmt: skip
-    place = [] if len(argv) == 1 else ["--port", str(port)]
+    arguments = [] if len(argv) == 1 else ["--port", str(port)]
     with log.open("wb") as output:
-        process = subprocess.Popen([*argv, *place], env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [*argv, *arguments], env=environment, stdout=output, stderr=output
+        )
     api = Api(port, port, log)
 
     def is_up() -> bool:
@@ -122,8 +124,8 @@ def without_ids(order: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in order.items() if name != "orderId"}
 
 
-def test_an_accepted_order_is_answered_alike(both: tuple[Api, Api]) -> None:
-    replies = [api.post(user=11) for api in both]
+def test_an_accepted_order_is_answered_alike(apis: tuple[Api, Api]) -> None:
+    replies = [api.post(user=11) for api in apis]
     bodies = [reply.json() for reply in replies]
     assert without_ids(bodies[0]) == without_ids(bodies[1])
     assert bodies[0]["orderId"] < bodies[1]["orderId"]
@@ -135,56 +137,56 @@ def test_an_accepted_order_is_answered_alike(both: tuple[Api, Api]) -> None:
     assert head(replies[0]) == head(replies[1])
 
 
-def test_an_order_is_shown_alike_whoever_filled_the_cache(both: tuple[Api, Api]) -> None:
-    for first, second in (both, both[::-1]):
+def test_an_order_is_shown_alike_whoever_filled_the_cache(apis: tuple[Api, Api]) -> None:
+    for first, second in (apis, apis[::-1]):
         number = first.post(user=12).json()["orderId"]
         replies = [api.get(f"/api/orders/{number}") for api in (first, second, first)]
         assert len({reply.content for reply in replies}) == 1
         assert head(replies[0]) == head(replies[1])
         tag = replies[0].headers["ETag"]
-        unchanged = [api.get(f"/api/orders/{number}", If_None_Match=tag) for api in both]
+        unchanged = [api.get(f"/api/orders/{number}", If_None_Match=tag) for api in apis]
         assert [reply.status_code for reply in unchanged] == [304, 304]
 
 
-def test_the_first_page_of_a_list_is_shown_alike(both: tuple[Api, Api]) -> None:
-    service, reference = both
+def test_the_first_page_of_a_list_is_shown_alike(apis: tuple[Api, Api]) -> None:
+    service, reference = apis
     for user in (13, 13, 13, 14):
         service.post(user=user)
     for query in ("", "?pageSize=2", "?pageSize=3"):
-        replies = [api.get(f"/api/orders/user/13{query}") for api in both]
+        replies = [api.get(f"/api/orders/user/13{query}") for api in apis]
         assert replies[0].content == replies[1].content
         assert head(replies[0]) == head(replies[1])
     assert service.get("/api/orders/user/13?pageSize=2").headers["Link"]
     assert reference.get("/api/orders/user/99").json() == []
 
 
-def test_what_few_orders_have_is_shown_alike(both: tuple[Api, Api], database: Database) -> None:
+def test_what_few_orders_have_is_shown_alike(apis: tuple[Api, Api], database: Database) -> None:
     with psycopg.connect(database.url, autocommit=True) as connection:
         for status in ("Charging", "Refunded"):
-            number = both[0].post(user=19).json()["orderId"]
+            number = apis[0].post(user=19).json()["orderId"]
             connection.execute(
                 b"UPDATE orders SET status = %s, status_reason = 'Asked', cancel_requested = true,"
                 b" refund_requested = 1.5, refunded = 1.5 WHERE id = %s",
                 (status, number),
             )
-    replies = [api.get("/api/orders/user/19?pageSize=2") for api in both]
+    replies = [api.get("/api/orders/user/19?pageSize=2") for api in apis]
     assert replies[0].content == replies[1].content
     assert ["cancelRequested" in row for row in replies[0].json()] == [False, True]
 
 
 @pytest.mark.parametrize("members", REFUSED, ids=str)
-def test_both_refuse_the_same_orders(both: tuple[Api, Api], members: dict[str, Any]) -> None:
-    replies = [api.request("POST", "/api/orders", json=order(15) | members) for api in both]
+def test_both_refuse_the_same_orders(apis: tuple[Api, Api], members: dict[str, Any]) -> None:
+    replies = [api.request("POST", "/api/orders", json=order(15) | members) for api in apis]
     assert [reply.status_code for reply in replies] == [400, 400]
 
 
-def test_both_miss_and_refuse_the_same_ids(both: tuple[Api, Api]) -> None:
+def test_both_miss_and_refuse_the_same_ids(apis: tuple[Api, Api]) -> None:
     for path, status in (("/api/orders/987654", 404), ("/api/orders/0", 400)):
-        assert [api.get(path).status_code for api in both] == [status, status]
+        assert [api.get(path).status_code for api in apis] == [status, status]
 
 
-def test_both_limit_at_the_same_request(both: tuple[Api, Api]) -> None:
-    for api, user in zip(both, NEW_USERS, strict=False):  # the service remembers whom it refused
+def test_both_limit_at_the_same_request(apis: tuple[Api, Api]) -> None:
+    for api, user in zip(apis, NEW_USERS, strict=False):  # the service remembers whom it refused
         statuses = [api.get(f"/api/orders/user/{user}") for _ in range(LIMIT + 1)]
         assert [reply.status_code for reply in statuses] == [200] * LIMIT + [429]
         remaining = [reply.headers["RateLimit"].split(";")[1] for reply in statuses]
@@ -193,7 +195,7 @@ def test_both_limit_at_the_same_request(both: tuple[Api, Api]) -> None:
         assert statuses[-1].json()["error"] == "Rate limit exceeded. Please retry later."
 
 
-def test_both_refuse_what_is_out_of_stock(both: tuple[Api, Api]) -> None:
-    replies = [api.post(user=18, productId=999999) for api in both]
+def test_both_refuse_what_is_out_of_stock(apis: tuple[Api, Api]) -> None:
+    replies = [api.post(user=18, productId=999999) for api in apis]
     assert [reply.status_code for reply in replies] == [400, 400]
     assert [reply.json()["error"] for reply in replies] == ["Insufficient inventory"] * 2

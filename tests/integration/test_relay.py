@@ -250,11 +250,11 @@ def test_a_full_queue_holds_its_messages_back_and_no_others(
 
 def fill(broker: Broker) -> int:
     """Send until the queue refuses: its limit takes hold a few messages late."""
-    for sent in itertools.count():
+    for count in itertools.count():
         try:
             broker.send(PROCESSING, b"{}")
         except NackError:
-            return sent
+            return count
     raise AssertionError
 
 
@@ -340,12 +340,12 @@ def lift(vhost: Vhost) -> None:
 def test_any_number_of_refused_notifications_holds_no_new_order_back(
     database: Database, vhost: Vhost, table: Table, broker: Broker
 ) -> None:
-    refused = 13_000
+    refused_count = 13_000
     limit(vhost, NOTIFICATIONS, 10)
     table.session.execute(
         "INSERT INTO outbox (aggregateid, type, payload) SELECT i::text, %s, '{}'"
         " FROM generate_series(1, %s) AS i",
-        (events.COMPLETED, refused),
+        (events.COMPLETED, refused_count),
     )
     for order_id in range(1, 11):
         table.add(order_id, kind=events.REFUNDED)

@@ -55,9 +55,9 @@ def test_a_number_that_was_issued_again_deletes_nothing(writer: Session, outbox:
     writer.execute("DELETE FROM outbox")
     add(writer, rows[0].seq)
     outbox.delete(rows)
-    [again] = outbox.take(10, Selection())
-    assert (again.seq, again.id != rows[0].id) == (rows[0].seq, True)
-    outbox.delete([again])
+    [duplicate] = outbox.take(10, Selection())
+    assert (duplicate.seq, duplicate.id != rows[0].id) == (rows[0].seq, True)
+    outbox.delete([duplicate])
     assert outbox.take(10, Selection()) == []
 
 

@@ -79,9 +79,9 @@ def test_every_writer_of_a_message_wakes_a_relay_that_sleeps(
     progress = Progress(pool, "worker")
     work = progress.load(second, "5f0c9d0e-5b8f-4c8e-9e0e-0b3a53f1d0aa")
     assert work is not None
-    refused = transition(work.order.status, Event.STOCK_REFUSED)
-    assert refused is not None
-    progress.advance(work, refused, Step(), CONTEXT)
+    change = transition(work.order.status, Event.STOCK_REFUSED)
+    assert change is not None
+    progress.advance(work, change, Step(), CONTEXT)
     eventually(lambda: listener.count() == 3)
 
 
@@ -92,12 +92,12 @@ def test_a_set_in_which_one_order_has_a_message_wakes_a_relay_that_sleeps(
     progress = ProgressSets(pool, "worker")
     first, second = progress.load({accept(pool): str(uuid.uuid4()) for _ in range(2)}).values()
     ask_for(pool, idle=True)
-    refused = transition(first.order.status, Event.STOCK_REFUSED)
+    change = transition(first.order.status, Event.STOCK_REFUSED)
     reserved = transition(second.order.status, Event.STOCK_RESERVED)
-    assert refused is not None
+    assert change is not None
     assert reserved is not None
     advances = [
-        Advance(first, refused, Step(), CONTEXT),
+        Advance(first, change, Step(), CONTEXT),
         Advance(second, reserved, Step(), CONTEXT),
     ]
     assert len(progress.advance(advances)) == 2
@@ -124,7 +124,7 @@ def test_a_relay_that_died_asleep_costs_few_notifications_and_the_last_order_has
     began_s = time.monotonic()
     for _ in range(100):
         accept(pool)
-    before = listener.count()
+    count_before = listener.count()
     accept(pool)
-    eventually(lambda: listener.count() > before)
+    eventually(lambda: listener.count() > count_before)
     assert listener.count() <= (time.monotonic() - began_s) / 0.04 + 1

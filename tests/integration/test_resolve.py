@@ -54,10 +54,10 @@ def test_a_capture_that_a_person_knows_the_outcome_of_moves_its_order(
     shop: Shop, word: str, cancelled: object, status: str, message: str
 ) -> None:
     order_id, attempt = charging(shop, cancelled=bool(cancelled))
-    code, out, err = resolve(shop, attempt, word, "--yes")
+    code, output, err = resolve(shop, attempt, word, "--yes")
     assert code == 0, err
-    assert "Payment's ledger does not have the attempt" in out
-    assert f"order {order_id} is {status}" in out
+    assert "Payment's ledger does not have the attempt" in output
+    assert f"order {order_id} is {status}" in output
     assert state(shop, order_id)[0] == status
     outcome = "approved" if word == "--captured" else "declined"
     assert shop.run("SELECT outcome FROM payment_attempts") == [(outcome,)]
@@ -76,10 +76,10 @@ def test_a_capture_that_a_person_knows_the_outcome_of_moves_its_order(
 
 def test_without_a_yes_nothing_changes(shop: Shop) -> None:
     order_id, attempt = charging(shop)
-    code, out, _ = resolve(shop, attempt, "--captured")
+    code, output, _ = resolve(shop, attempt, "--captured")
     assert code == 0
-    assert f"order {order_id}: Charging → Completed (order.completed.v1)" in out
-    assert "nothing was changed" in out
+    assert f"order {order_id}: Charging → Completed (order.completed.v1)" in output
+    assert "nothing was changed" in output
     assert state(shop, order_id)[0] == "Charging"
     assert shop.run("SELECT count(*) FROM operator_actions") == [(0,)]
 
@@ -157,9 +157,9 @@ def test_a_declined_refund_of_a_cancelled_order_is_settled_by_money_only(shop: S
 
 def test_what_payment_contradicts_is_refused_unless_it_is_said(shop: Shop) -> None:
     order_id, attempt = charging(shop, sent=True)
-    code, out, err = resolve(shop, attempt, "--declined", "--yes")
+    code, output, err = resolve(shop, attempt, "--declined", "--yes")
     assert code == 1
-    assert "Payment's ledger: captured 20.00" in out
+    assert "Payment's ledger: captured 20.00" in output
     assert "ledger says captured, not declined" in err
     assert state(shop, order_id)[0] == "Charging"
     assert resolve(shop, attempt, "--declined", "--against-payment", "--yes")[0] == 0
@@ -180,12 +180,12 @@ def test_with_payment_out_a_person_can_still_settle(shop: Shop) -> None:
     order_id, attempt = charging(shop)
     out_of_reach = {"ORDERS_PAYMENT_URL": "http://127.0.0.1:9"}
     words = ("payments", "resolve", attempt, "--captured", *BECAUSE)
-    code, out, err = shop.command(*words, **out_of_reach)
+    code, output, err = shop.command(*words, **out_of_reach)
     assert code == 0
     assert "Payment cannot be queried" in err
     assert (
         "nothing was changed: --yes --against-payment settles it without Payment's confirmation"
-        in out
+        in output
     )
     code, _, err = shop.command(*words, "--yes", **out_of_reach)
     assert code == 1
@@ -262,6 +262,6 @@ def test_the_command_says_what_it_needs(shop: Shop) -> None:
         ("resolve", "17", "--captured", *BECAUSE),
     ):
         assert shop.command("payments", *words)[0] == 2
-    code, out, _ = shop.command("payments", "resolve", "--help")
+    code, output, _ = shop.command("payments", "resolve", "--help")
     assert code == 0
-    assert "without --yes only" in out
+    assert "without --yes only" in output

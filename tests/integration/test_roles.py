@@ -174,8 +174,8 @@ class Logins:
         self.closing = ExitStack()
 
     def url(self, process: str) -> str:
-        scheme, _, rest = self.database.url.partition("://")
-        return f"{scheme}://{PREFIX}login_{process}:{PASSWORD}@{rest.rpartition('@')[2]}"
+        scheme, _, location = self.database.url.partition("://")
+        return f"{scheme}://{PREFIX}login_{process}:{PASSWORD}@{location.rpartition('@')[2]}"
 
     def settings(self, process: str) -> DatabaseSettings:
         return DatabaseSettings(url=self.url(process))
@@ -250,16 +250,18 @@ def test_a_process_may_run_its_statements(process: str, connect: Connect) -> Non
 
 def explain(session: Session, name: str) -> None:
     """Have a statement planned without values."""
-    nothing = dict.fromkeys(PLACEHOLDER.findall(statement(name).decode()))
-    session.execute(b"EXPLAIN " + statement(name), nothing)
+    values = dict.fromkeys(PLACEHOLDER.findall(statement(name).decode()))
+    session.execute(b"EXPLAIN " + statement(name), values)
 
 
 @pytest.mark.parametrize("process", roles.PROCESSES)
 def test_a_process_has_the_privileges_of_the_matrix_and_no_others(
     process: str, connect: Connect
 ) -> None:
-    held = {table: commands for table, commands in connect(process).execute(PRIVILEGES) if commands}
-    assert held == MAY[process]
+    privileges = {
+        table: commands for table, commands in connect(process).execute(PRIVILEGES) if commands
+    }
+    assert privileges == MAY[process]
 
 
 def test_the_page_has_the_matrix() -> None:
@@ -382,13 +384,13 @@ def test_the_worker_completes_declines_cancels_and_pays_back(
         world.handle(order_id)
     world.cancel(cancelled)
     world.handle(cancelled, events.CANCELLED)
-    ends = [services.status(order_id) for order_id in (completed, declined, cancelled)]
-    assert ends == [Status.COMPLETED, Status.FAILED, Status.CANCELLED]
+    statuses = [services.status(order_id) for order_id in (completed, declined, cancelled)]
+    assert statuses == [Status.COMPLETED, Status.FAILED, Status.CANCELLED]
 
-    part = RefundCommand(
+    refund = RefundCommand(
         order_id=completed, principal="support", amount=Decimal(5), key=f"part-{completed}"
     )
-    assert services.refunds.add(part, IDS) is not None
+    assert services.refunds.add(refund, IDS) is not None
     world.handle(completed, events.REFUND_DUE)
     world.cancel(completed)
     assert services.status(completed) is Status.REFUNDING
@@ -484,12 +486,12 @@ def settle(shop: Shop) -> None:
     charging = shop.order("Charging", reservation="held")
     attempt = shop.attempt(charging, "unknown")
     resolved = shop.command("payments", "resolve", attempt, "--captured", "--yes", *because)
-    ended = shop.sold(notified=False)
+    order_id = shop.sold(notified=False)
     shop.run(
         "INSERT INTO notifications"
         " (order_id, template, message_id, claimed_until, ended_at, outcome)"
         " VALUES (%s, 'order.completed.v1', gen_random_uuid(), now(), now(), 'given_up')",
-        ended,
+        order_id,
     )
     resent = shop.command("notifications", "resend", "--state", "given_up")
     reports = [shop.command(*words) for words in (("stuck",), ("trace", str(charging), "--json"))]
@@ -514,8 +516,8 @@ def test_migrations_repair_privileges_and_write_nothing_when_nothing_changed(
         owner.execute(b"ALTER FUNCTION queue_notification() SECURITY INVOKER")
     assert logins.migrate() == []
     for process in ("api", "relay", "worker"):
-        held = connect(process).execute(PRIVILEGES)
-        assert {table: commands for table, commands in held if commands} == MAY[process]
+        privileges = connect(process).execute(PRIVILEGES)
+        assert {table: commands for table, commands in privileges if commands} == MAY[process]
     with pytest.raises(errors.InsufficientPrivilege):
         connect("worker").execute("UPDATE orders SET total = 1")
     assert not changed()
@@ -558,12 +560,12 @@ def adopted(database: Database) -> Iterator[None]:
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
         session = admin
         for line in lines:
-            command, _, rest = re.sub(r"\borders(?=[_ ])", ADOPTED, line).partition(" ")
+            command, _, words = re.sub(r"\borders(?=[_ ])", ADOPTED, line).partition(" ")
             if command == r"\c":
                 session = psycopg.connect(as_adopted(database, "owner"), autocommit=True)
-                assert rest == f"{ADOPTED} {ADOPTED}_owner"
+                assert words == f"{ADOPTED} {ADOPTED}_owner"
             else:
-                session.execute(f"{command} {rest}".encode())
+                session.execute(f"{command} {words}".encode())
         session.close()
     yield
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
@@ -581,6 +583,6 @@ def test_the_users_of_the_adopting_page_can_migrate_and_take_orders(
         ledger = orders_on(pool)
         ledger.accept(NewOrder(7, 1, 1, Decimal(1), "card"), IDS, "u:7", None)
     with psycopg.connect(settings.url) as app:
-        held: dict[str, str] = dict(app.execute(PRIVILEGES).fetchall())
-    assert held["orders"] == "siud"
-    assert set(held.values()) == {"siud"}
+        privileges: dict[str, str] = dict(app.execute(PRIVILEGES).fetchall())
+    assert privileges["orders"] == "siud"
+    assert set(privileges.values()) == {"siud"}

@@ -67,9 +67,12 @@ class Servers(NamedTuple):
 
     def database_login(self, number: int) -> str:
         """Make a login of the database's role, and return its URL."""
-        name, place = f"{self.prefix}_{number}", f"{self.place('postgresql')}/{self.database.name}"
+        name, address = (
+            f"{self.prefix}_{number}",
+            f"{self.place('postgresql')}/{self.database.name}",
+        )
         self.sql(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}' IN ROLE orders")
-        return f"postgresql://{name}:{PASSWORD}@{place}?sslmode=verify-full"
+        return f"postgresql://{name}:{PASSWORD}@{address}?sslmode=verify-full"
 
     def place(self, server: str) -> str:
         """Return the host of the certificates and the port of a server's front."""
@@ -103,13 +106,13 @@ class Servers(NamedTuple):
         read. A request needs its connection to PostgreSQL: only new processes make new ones.
         """
         before = {name: front.accepted for name, front in self.fronts.items()}
-        ended = {name: self.fronts[name].drop() for name in ("rabbitmq", "inventory", "payment")}
+        counts = {name: self.fronts[name].drop() for name in ("rabbitmq", "inventory", "payment")}
         with redis.Redis.from_url(self.redis_url, driver_info=None) as admin:
-            ended["redis"] = admin.execute_command("CLIENT", "KILL", "USER", self.prefix)
+            counts["redis"] = admin.execute_command("CLIENT", "KILL", "USER", self.prefix)
         eventually(
             lambda: all(
                 self.fronts[name].accepted > before[name]
-                for name, number in ended.items()
+                for name, number in counts.items()
                 if number
             ),
             120,
@@ -117,7 +120,7 @@ class Servers(NamedTuple):
 
     def broker_login(self, number: int) -> str:
         """Make a user that may do what relay and worker do, and return its URL."""
-        name, place = f"{self.prefix}_{number}", f"{self.place('rabbitmq')}/{self.vhost.name}"
+        name, address = f"{self.prefix}_{number}", f"{self.place('rabbitmq')}/{self.vhost.name}"
         both = [permissions()[process] for process in ("relay", "worker")]
         rights = {
             kind: "|".join(getattr(each, kind) for each in both)
@@ -126,7 +129,7 @@ class Servers(NamedTuple):
         broker = self.rabbitmq.broker
         rabbitmq_server.put(broker, f"users/{name}", {"password": PASSWORD, "tags": ""})
         rabbitmq_server.put(broker, f"permissions/{self.vhost.name}/{name}", rights)
-        return f"amqps://{name}:{PASSWORD}@{place}"
+        return f"amqps://{name}:{PASSWORD}@{address}"
 
     def remove_broker_login(self, number: int) -> None:
         url = f"{self.rabbitmq.management_url}/api/users/{self.prefix}_{number}"
@@ -241,9 +244,9 @@ def redis_password_and_authorities(
     servers.acl(f"<{OLD}")
     servers.trust(new)
     servers.reconnect()
-    accepted = {name: front.accepted for name, front in servers.fronts.items()}
+    counts = {name: front.accepted for name, front in servers.fronts.items()}
     yield {}
-    assert all(front.accepted > accepted[name] for name, front in servers.fronts.items())
+    assert all(front.accepted > counts[name] for name, front in servers.fronts.items())
 
 
 def broker_user(servers: Servers, *_: object) -> Steps:

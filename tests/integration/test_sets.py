@@ -73,13 +73,17 @@ class SlowPayment:
                 self._answer(*((200, answer) if answer else (404, b'{"error": "unknown_attempt"}')))
 
             def do_PUT(self) -> None:
-                sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if sent["orderId"] in payment.held:
+                payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if payload["orderId"] in payment.held:
                     payment.go_on.wait(30)
                 attempt = self.path.rsplit("/", 1)[1]
                 payment.captures[attempt] += 1
-                capture = {"attemptId": attempt, "orderId": sent["orderId"], "status": "captured"}
-                amount = {"amount": msgspec.Raw(str(sent["amount"]).encode())}
+                capture = {
+                    "attemptId": attempt,
+                    "orderId": payload["orderId"],
+                    "status": "captured",
+                }
+                amount = {"amount": msgspec.Raw(str(payload["amount"]).encode())}
                 payment.answers[attempt] = msgspec.json.encode(capture | amount)
                 self._answer(200, payment.answers[attempt])
 
@@ -140,10 +144,10 @@ class Shop:
     def working(self, vhost: Vhost, *, size: int = 50, drain_s: float = 10) -> Iterator[Consumer]:
         set_handlers = [
             set_fulfilment(
-                self.progress, Upstreams(*self.upstreams, width), lambda _: None, size=most,
+                self.progress, Upstreams(*self.upstreams, width), lambda _: None, size=maximum,
                 watch=Watch("test"),
             )
-            for most, width in ((size, WIDTH), (PRIORITY, PRIORITY))
+            for maximum, width in ((size, WIDTH), (PRIORITY, PRIORITY))
         ]  # fmt: skip
         limits = Limits(prefetch=4, max_tries=8, drain_s=drain_s, tiers=SHORT_TIERS, set_size=size)
         consumer = Consumer(settings_of(vhost), QUEUE, self.handle().handle, limits, *set_handlers)
@@ -246,9 +250,9 @@ def test_an_order_whose_payment_hangs_does_not_hold_up_its_set(
         assert not shop.payment.go_on.is_set()
         assert shop.settled([slow]) == 0
         eventually(lambda: broker.count(QUEUE) == 0)
-        later = shop.orders(20)
-        announce(broker, later)
-        eventually(lambda: shop.settled(later) == 20)
+        order_ids = shop.orders(20)
+        announce(broker, order_ids)
+        eventually(lambda: shop.settled(order_ids) == 20)
         shop.payment.go_on.set()
         eventually(lambda: shop.settled([slow]) == 1)
 
@@ -327,15 +331,15 @@ def test_two_workers_with_the_same_orders_complete_each_once(shop: Shop) -> None
     halves = [orders[:40], list(reversed(orders[20:])), orders]
     gate = threading.Barrier(3)
 
-    def worker(part: Sequence[int]) -> Messages:
+    def worker(numbers: Sequence[int]) -> Messages:
         gate.wait()
-        return shop.together(part)
+        return shop.together(numbers)
 
     with ThreadPoolExecutor(3) as threads:
         works = list(threads.map(worker, halves))
-    refused = [message for worked in works for message, _ in worked.refused]
+    refusals = [message for worked in works for message, _ in worked.refused]
     handle = shop.handle().handle
-    for message in refused:
+    for message in refusals:
         with context.using(message.context):
             handle(message)
     assert shop.settled(orders) == 60
@@ -368,9 +372,9 @@ def test_the_end_of_a_set_leaves_nothing_lost(vhost: Vhost, broker: Broker, shop
     orders = shop.orders(100)
     announce(broker, orders)
     for _ in range(3):
-        before = shop.settled(orders)
+        count_before = shop.settled(orders)
         with shop.working(vhost, size=10) as consumer:
-            eventually(lambda before=before: shop.settled(orders) > before)  # type: ignore[misc]
+            eventually(lambda count_before=count_before: shop.settled(orders) > count_before)  # type: ignore[misc]
             assert consumer.stop()
         under_way = shop.rows(
             "SELECT count(*) FROM orders WHERE status IN ('Reserved', 'Charging')"
@@ -385,9 +389,9 @@ def test_the_end_of_a_set_leaves_nothing_lost(vhost: Vhost, broker: Broker, shop
 def test_an_outage_is_told_with_its_own_error_and_not_asked_for_twice(shop: Shop) -> None:
     orders = shop.orders(3)
     shop.payment.close()
-    [*refused] = shop.together(orders).refused
-    assert len(refused) == 3
-    for _, error in refused:
+    [*refusals] = shop.together(orders).refused
+    assert len(refusals) == 3
+    for _, error in refusals:
         assert isinstance(error, Unavailable)
         assert not error.pause
     states = shop.rows("SELECT status, count(*) FROM orders GROUP BY 1")
@@ -520,13 +524,13 @@ def test_metrics_count_each_message_and_each_transition(
         read: Callable[..., float | None] = REGISTRY.get_sample_value
         return {name: read(name, labels) or 0 for name, labels in names.items()}
 
-    before = counted()
+    count_before = counted()
     orders = shop.orders(5)
     announce(broker, orders)
     with shop.working(vhost):
         eventually(lambda: shop.settled(orders) == 5)
         broker.wait_for(QUEUE, 0)
-        eventually(lambda: all(counted()[name] == before[name] + 5 for name in before))
+        eventually(lambda: all(counted()[name] == count_before[name] + 5 for name in count_before))
 
 
 def test_a_set_advances_as_single_orders_do(shop: Shop, pool: Pool) -> None:

@@ -59,10 +59,10 @@ def get(url: str) -> tuple[float, requests.Response]:
 def test_what_an_api_cannot_take_soon_is_refused_at_once(narrow: str) -> None:
     with ThreadPoolExecutor(24) as pool:
         answers = list(pool.map(get, [f"{narrow}/sleep?s=0.5"] * 24))
-    served = [answer for _, answer in answers if answer.status_code == 200]
+    answers_200 = [answer for _, answer in answers if answer.status_code == 200]
     shed = [(took_s, answer) for took_s, answer in answers if answer.status_code == 503]
-    assert len(served) + len(shed) == 24
-    assert IN_FLIGHT <= len(served) < 24 - IN_FLIGHT
+    assert len(answers_200) + len(shed) == 24
+    assert IN_FLIGHT <= len(answers_200) < 24 - IN_FLIGHT
     for took_s, answer in shed:
         assert took_s < 0.5 * IN_FLIGHT  # nobody waited behind those who were served
         assert answer.headers["Content-Type"] == PROBLEM
@@ -72,7 +72,7 @@ def test_what_an_api_cannot_take_soon_is_refused_at_once(narrow: str) -> None:
 
 
 def test_what_nobody_waits_for_is_not_worked_on(api: Served) -> None:
-    before = api.counted()
+    count_before = api.counted()
     with api.connect() as busy:
         busy.sendall(request("GET", "/sleep?s=1"))
         eventually(lambda: _is_read(busy))
@@ -81,7 +81,7 @@ def test_what_nobody_waits_for_is_not_worked_on(api: Served) -> None:
                 connection.sendall(request("GET", "/count"))
         busy.recv(1000)
     assert api.get("/count")
-    assert api.counted() == before + 1
+    assert api.counted() == count_before + 1
     assert "http_server_abandoned_requests_total 20.0" in api.admin("/metrics")[1]
 
 
@@ -108,7 +108,7 @@ def test_slow_bodies_are_limited_per_address_and_take_no_more_than_their_share(
         assert get(f"{url}/pid")[1].status_code == 200
         # A worker that has just been forked still takes the memory that it holds idle.
         eventually(lambda: _are_idle(program))
-        before = _allocated(program)
+        bytes_before = _allocated(program)
         for _ in range(2 * limits.requests_per_address):
             connection = socket.create_connection(
                 ("127.0.0.1", int(url.rpartition(":")[2])), timeout=10
@@ -117,7 +117,7 @@ def test_slow_bodies_are_limited_per_address_and_take_no_more_than_their_share(
             connection.sendall(SLOW)
         eventually(lambda: len(_answered(slow)) == limits.requests_per_address)
         assert all(b"429" in connection.recv(100) for connection in _answered(slow))
-        assert _allocated(program) - before < limits.requests_per_address * 72 * 1024
+        assert _allocated(program) - bytes_before < limits.requests_per_address * 72 * 1024
         answer = get(f"{url}/pid")[1]
         assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
         assert answer.headers["Content-Type"] == PROBLEM

@@ -20,14 +20,14 @@ MESSAGE = Outgoing(topology.EXCHANGE, "order.created.v1", BasicProperties(messag
 
 
 @pytest.fixture
-def way(vhost: Vhost) -> Iterator[Proxy]:
+def proxy(vhost: Vhost) -> Iterator[Proxy]:
     with proxies() as group:
         yield group.to(port_of(vhost))
 
 
 @pytest.fixture
-def publisher(vhost: Vhost, way: Proxy) -> Iterator[Publisher]:
-    url = vhost.url.replace(f":{port_of(vhost)}/", f":{way.port}/")
+def publisher(vhost: Vhost, proxy: Proxy) -> Iterator[Publisher]:
+    url = vhost.url.replace(f":{port_of(vhost)}/", f":{proxy.port}/")
     # Heartbeats would end a silent connection too, but only after several minutes here.
     settings = MessagingSettings(url=url, heartbeat_s=300)
     with closing(Publisher(settings, "test", CONFIRM_TIMEOUT_S)) as publisher:
@@ -42,12 +42,12 @@ def port_of(vhost: Vhost) -> int:
 
 
 def test_a_publisher_leaves_a_connection_on_which_no_confirm_comes(
-    vhost: Vhost, way: Proxy, publisher: Publisher
+    vhost: Vhost, proxy: Proxy, publisher: Publisher
 ) -> None:
     prepare(vhost)
     eventually(lambda: publisher.problem is None)
     assert publisher.deliver(MESSAGE) is PublishOutcome.CONFIRMED
-    way.freeze()
-    way.point(port_of(vhost))  # connections made from now on are well
+    proxy.freeze()
+    proxy.point(port_of(vhost))  # connections made from now on are well
     assert publisher.deliver(MESSAGE) is PublishOutcome.LOST
     eventually(lambda: publisher.deliver(MESSAGE) is PublishOutcome.CONFIRMED)

@@ -78,9 +78,9 @@ class TestInventory:
 
     def test_a_reservation_is_made_once(self, inventory: Control) -> None:
         first = inventory.send("PUT", "/reservations/1", {"productId": 5, "quantity": 2})
-        again = inventory.send("PUT", "/reservations/1", {"productId": 5, "quantity": 2})
-        assert (first[0], again[0]) == (201, 200)
-        assert first[1] == again[1]
+        repetition = inventory.send("PUT", "/reservations/1", {"productId": 5, "quantity": 2})
+        assert (first[0], repetition[0]) == (201, 200)
+        assert first[1] == repetition[1]
         assert inventory.send("GET", "/availability/5")[1]["available"] == 999_998
 
     def test_another_content_under_the_same_order_is_a_conflict(self, inventory: Control) -> None:
@@ -151,8 +151,8 @@ class TestInventory:
         inventory.send("PUT", "/reservations/k-1", {**ONE, "orderId": 7})
         other = inventory.send("PUT", "/reservations/k-1", {**ONE, "orderId": 8})
         assert (other[0], other[1]["error"]) == (409, "conflict")
-        ended = inventory.send("POST", "/reservations/k-1/commit", {"orderId": 8})
-        assert (ended[0], ended[1]["error"]) == (409, "conflict")
+        answer = inventory.send("POST", "/reservations/k-1/commit", {"orderId": 8})
+        assert (answer[0], answer[1]["error"]) == (409, "conflict")
 
     def test_fifty_callers_never_get_more_than_ten_units(self, inventory: Control) -> None:
         inventory.stock(7, 10)
@@ -292,14 +292,14 @@ class TestFaults:
     """What goes wrong when told so."""
 
     def test_they_are_off_at_the_start_and_put_replaces_all(self, inventory: Control) -> None:
-        off = {
+        faults = {
             "latencyMs": 0, "jitterMs": 0, "errorRatio": 0, "errorStatus": 503, "hangRatio": 0,
             "dropReplyRatio": 0, "declineRatio": 0, "refundDeclineRatio": 0,
         }  # fmt: skip
-        assert inventory.send("GET", "/control/faults")[1] == off
+        assert inventory.send("GET", "/control/faults")[1] == faults
         inventory.faults(latencyMs=1, errorRatio=0.5)
         inventory.faults(errorStatus=500)
-        assert inventory.send("GET", "/control/faults")[1] == {**off, "errorStatus": 500}
+        assert inventory.send("GET", "/control/faults")[1] == {**faults, "errorStatus": 500}
 
     @pytest.mark.parametrize(
         "fault",
@@ -309,9 +309,9 @@ class TestFaults:
     def test_a_bad_fault_is_refused_and_changes_nothing(
         self, inventory: Control, fault: object
     ) -> None:
-        before = inventory.send("GET", "/control/faults")
+        faults_before = inventory.send("GET", "/control/faults")
         assert inventory.send("PUT", "/control/faults", fault)[0] == 400
-        assert inventory.send("GET", "/control/faults") == before
+        assert inventory.send("GET", "/control/faults") == faults_before
 
     @pytest.mark.parametrize("level", [{}, {"available": -1}, {"available": 1, "x": 1}])
     def test_a_bad_stock_level_is_refused(self, inventory: Control, level: object) -> None:

@@ -27,11 +27,11 @@ class Running:
         self.state = state
         self.output = state.with_name(f"{scenario}.txt")
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        with self.output.open("wb") as out:
+        with self.output.open("wb") as file:
             self.process = subprocess.Popen(
                 [sys.executable, str(SCRIPT), str(state), scenario],
-                stdout=out,
-                stderr=out,
+                stdout=file,
+                stderr=file,
                 env={**os.environ, "PYTHONPATH": str(SERVICES), **environment},
                 start_new_session=True,
             )
@@ -90,8 +90,8 @@ def test_ctrl_c_ends_everything_in_order(start: Start) -> None:
     stack.wait_ready()
     os.killpg(stack.process.pid, signal.SIGINT)  # as a terminal does
     assert stack.wait_end() == 0
-    ended = (stack.state / "order").read_text().split()
-    assert ended == ["gateway", "api", "worker", "simulator", "database"]
+    components = (stack.state / "order").read_text().split()
+    assert components == ["gateway", "api", "worker", "simulator", "database"]
     assert leftovers(stack.state) == []
 
 
@@ -181,10 +181,10 @@ def test_components_can_be_controlled_one_by_one(start: Start) -> None:
     assert status.returncode == 1
     assert status.stderr == "devstack: not everything is ready: worker is stopped\n"
     assert devstack(stack.state, "start", "worker").returncode == 0
-    before = stack.component("worker")
-    assert before["state"] == "ready"
+    component_before = stack.component("worker")
+    assert component_before["state"] == "ready"
     assert devstack(stack.state, "restart", "worker").returncode == 0
-    assert stack.component("worker")["pid"] != before["pid"]
+    assert stack.component("worker")["pid"] != component_before["pid"]
     assert devstack(stack.state, "pause", "worker").returncode == 0
     assert psutil.Process(int(stack.component("worker")["pid"])).status() == "stopped"
     assert devstack(stack.state, "resume", "worker").returncode == 0
@@ -217,10 +217,10 @@ def test_a_component_with_short_lived_children_can_be_paused_and_resumed(start: 
 def test_an_unknown_component_is_refused_with_the_known_ones(start: Start) -> None:
     stack = start("plain")
     stack.wait_ready()
-    refused = devstack(stack.state, "stop", "postgress")
-    assert refused.returncode == 2
-    assert "no component 'postgress'" in refused.stderr
-    assert "gateway" in refused.stderr
+    refusal = devstack(stack.state, "stop", "postgress")
+    assert refusal.returncode == 2
+    assert "no component 'postgress'" in refusal.stderr
+    assert "gateway" in refusal.stderr
 
 
 def test_stop_waits_for_the_end(start: Start) -> None:

@@ -124,12 +124,12 @@ def test_only_the_gateway_could_ever_be_reached_from_outside(stacks: list[Stack]
     listening = subprocess.run(
         ["cat", "/proc/net/tcp", "/proc/net/tcp6"], capture_output=True, text=True, check=True
     )
-    ours = {int(stacks[0].environment[settings.variable(name)]) for name in settings.PORTS}
+    own_ports = {int(stacks[0].environment[settings.variable(name)]) for name in settings.PORTS}
     loopback = {"0100007F", "00000000000000000000000001000000"}
     for line in listening.stdout.splitlines():
         fields = line.split()
         address, _, port = fields[1].partition(":")
-        if fields[3] == "0A" and int(port, 16) in ours:
+        if fields[3] == "0A" and int(port, 16) in own_ports:
             assert address in loopback, f"port {int(port, 16)} listens on {address}"
 
 

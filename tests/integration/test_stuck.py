@@ -113,10 +113,10 @@ def test_an_order_that_needs_a_person_is_counted_and_listed(shop: Shop, pool: Po
         sweeps.sweep()
         assert shop.run("SELECT stalls FROM stalled_orders") == [(stalls,)]
     assert count_stuck(pool) == {"Charging": 1}
-    code, out, _ = shop.command("stuck")
+    code, output, _ = shop.command("stuck")
     assert code == 0
-    assert str(order_id) in out
-    assert f"capture {attempt} unknown" in out
+    assert str(order_id) in output
+    assert f"capture {attempt} unknown" in output
     [listed] = msgspec.json.decode(shop.command("stuck", "--json")[1])
     assert (listed["id"], listed["status"], listed["emissions"]) == (order_id, "Charging", 3)
     shop.run("UPDATE orders SET version = version + 1")
@@ -168,7 +168,7 @@ def test_a_sweep_over_many_waiting_orders_reads_only_those_that_are_due(
 
 
 def test_the_command_explains_itself(shop: Shop) -> None:
-    code, out, _ = shop.command("stuck", "--help")
+    code, output, _ = shop.command("stuck", "--help")
     assert code == 0
-    assert "need a person" in out
+    assert "need a person" in output
     assert shop.command("stuck", "--limit", "0")[0] == 2

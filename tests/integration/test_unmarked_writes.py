@@ -36,20 +36,20 @@ def took_s(announcement: UnmarkedWrites, clock: Callable[[], float] = time.monot
 
 
 def test_only_the_first_announcement_is_waited_for(pool: Pool) -> None:
-    mine = unmarked(pool)
-    assert took_s(mine) >= MAX_LAG_S
-    began, waits = time.monotonic(), []
-    while time.monotonic() - began < 2 * KEEP_S:  # it is renewed meanwhile
-        waits.append(took_s(mine, machine_time_s))
+    writes = unmarked(pool)
+    assert took_s(writes) >= MAX_LAG_S
+    start_s, waits = time.monotonic(), []
+    while time.monotonic() - start_s < 2 * KEEP_S:  # it is renewed meanwhile
+        waits.append(took_s(writes, machine_time_s))
         time.sleep(0.02)
     assert sum(wait >= MAX_LAG_S for wait in waits) == 0
 
 
 def test_one_that_lapsed_is_waited_for_again(pool: Pool) -> None:
-    mine = unmarked(pool)
-    mine.announce()
+    writes = unmarked(pool)
+    writes.announce()
     time.sleep(KEEP_S * 1.1)
-    assert took_s(mine) >= MAX_LAG_S
+    assert took_s(writes) >= MAX_LAG_S
 
 
 def test_every_process_knows_it_before_the_wait_is_over(pool: Pool, database: Database) -> None:

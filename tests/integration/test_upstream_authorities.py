@@ -130,8 +130,8 @@ def _together(calls: "ParallelCalls[int]", upstream: Upstream, number: int) -> l
     for token in range(number):
         call = Call(HttpRequest("GET", "/", "/"), lambda reply: reply.body)
         calls.begin(token, upstream, call, contextvars.copy_context().run)
-    ended: list[object] = []
+    results: list[object] = []
     until_s = time.monotonic() + 20
-    while len(ended) < number and time.monotonic() < until_s:
-        ended += [error or result for _, result, error in calls.wait(1)]
-    return ended
+    while len(results) < number and time.monotonic() < until_s:
+        results += [error or result for _, result, error in calls.wait(1)]
+    return results

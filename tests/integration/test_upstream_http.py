@@ -69,10 +69,10 @@ class ScriptedServer:
     def _head(self, sock: socket.socket) -> bytes:
         data = b""
         while b"\r\n\r\n" not in data:
-            more = sock.recv(65536)
-            if not more:
+            block = sock.recv(65536)
+            if not block:
                 return b""
-            data += more
+            data += block
         return data
 
 
@@ -136,9 +136,9 @@ class Beside:
     def call(self, request: HttpRequest, read: Callable[[HttpResponse], bool]) -> bool:
         run = contextvars.copy_context().run
         self._calls.begin("token", self._upstream, Call(request, read), run)
-        while not (ended := self._calls.wait(5)):
+        while not (results := self._calls.wait(5)):
             pass
-        [(token, result, error)] = ended
+        [(token, result, error)] = results
         assert token == "token"
         if error is not None:
             raise error
@@ -196,10 +196,10 @@ def test_a_passing_failure_is_retried_after_a_growing_wait(
     serve: Serve, connect: Connect, code: int
 ) -> None:
     server, time = serve(answering(status(code), status(code), OK)), Time()
-    before = calls("success")
+    count_before = calls("success")
     assert connect(server.url, time=time).call(GET, truth) is True
     assert time.slept_s == [2.5, 4.5]
-    assert calls("success") == before + 1
+    assert calls("success") == count_before + 1
 
 
 def test_all_tries_are_spent_when_the_deadline_allows(serve: Serve, connect: Connect) -> None:
@@ -405,14 +405,14 @@ def test_a_full_bulkhead_refuses_at_once(serve: Serve, connect: Connect) -> None
     server = serve(script)
     upstream = connect(server.url, UpstreamPolicy(concurrency=2))
     with ThreadPoolExecutor(2) as threads:
-        held = [threads.submit(upstream.call, GET, truth) for _ in range(2)]
+        calls = [threads.submit(upstream.call, GET, truth) for _ in range(2)]
         assert eventually(lambda: len(server.requests) == 2)
         started_s = machine_time_s()
         with pytest.raises(Transient, match="bulkhead_full: 2 in flight"):
             upstream.call(GET, truth)
         assert machine_time_s() - started_s < 1
         release.set()
-        assert [call.result() for call in held] == [True, True]
+        assert [call.result() for call in calls] == [True, True]
     assert upstream.call(GET, truth) is True
     assert upstream.breaker_state == "closed"
 
@@ -441,9 +441,9 @@ def test_the_breaker_opens_refuses_probes_once_and_closes(serve: Serve, connect:
     for _ in range(5):
         with pytest.raises(Transient, match="server_error"):
             upstream.call(GET, truth)
-    with pytest.raises(Transient, match="circuit_open") as refused:
+    with pytest.raises(Transient, match="circuit_open") as error:
         upstream.call(GET, truth)
-    assert refused.value.retry_after_s == 30
+    assert error.value.retry_after_s == 30
     assert len(server.requests) == 5
 
     healed.set()
@@ -510,11 +510,11 @@ def all_of(
     calls: "ParallelCalls[int]", number: int, within_s: float = 10
 ) -> dict[int, Exception | None]:
     """Wait until so many calls have ended; return the error of each."""
-    ended: dict[int, Exception | None] = {}
+    results: dict[int, Exception | None] = {}
     until_s = time.monotonic() + within_s
-    while len(ended) < number and time.monotonic() < until_s:
-        ended |= {token: error for token, _, error in calls.wait(0.1)}
-    return ended
+    while len(results) < number and time.monotonic() < until_s:
+        results |= {token: error for token, _, error in calls.wait(0.1)}
+    return results
 
 
 @contextlib.contextmanager
@@ -543,22 +543,22 @@ def test_a_call_that_hangs_does_not_hold_up_the_others(serve: Serve, connect: Co
     with parallel(4) as calls:
         for number in range(40):
             calls.begin(number, upstream, Call(GET, truth), run_of())
-        ended = all_of(calls, 39)
-        assert len(ended) == 39
-        assert set(ended.values()) == {None}
+        results = all_of(calls, 39)
+        assert len(results) == 39
+        assert set(results.values()) == {None}
         assert calls.fresh == 1
         release.set()
         assert set(all_of(calls, 1).values()) == {None}
 
 
 def test_no_more_calls_are_in_flight_than_it_is_wide(serve: Serve, connect: Connect) -> None:
-    lock, now, most = threading.Lock(), 0, 0
+    lock, now, maximum = threading.Lock(), 0, 0
 
     def script(sock: socket.socket, _number: int) -> bool:
-        nonlocal now, most
+        nonlocal now, maximum
         with lock:
             now += 1
-            most = max(most, now)
+            maximum = max(maximum, now)
         time.sleep(0.02)
         with lock:
             now -= 1
@@ -570,7 +570,7 @@ def test_no_more_calls_are_in_flight_than_it_is_wide(serve: Serve, connect: Conn
         for number in range(12):
             calls.begin(number, upstream, Call(GET, truth), run_of())
         assert set(all_of(calls, 12).values()) == {None}
-    assert most == 3
+    assert maximum == 3
 
 
 def test_a_failed_try_is_made_again_while_others_go_on(serve: Serve, connect: Connect) -> None:
@@ -753,9 +753,9 @@ def test_those_behind_an_answer_that_is_not_understood_are_asked(
     with parallel(1) as calls:
         for number in range(35):
             calls.begin(number, upstream, Call(GET, truth), run_of())
-        ended = all_of(calls, 35)
-    assert isinstance(ended.pop(0), NotUnderstood)
-    assert ended == dict.fromkeys(range(1, 35))
+        results = all_of(calls, 35)
+    assert isinstance(results.pop(0), NotUnderstood)
+    assert results == dict.fromkeys(range(1, 35))
 
 
 def test_an_answer_that_is_not_understood_does_not_close_the_breaker(

@@ -52,9 +52,9 @@ class Place(NamedTuple):
 
     def write(self, token: str) -> None:
         """Replace the file in one step, as Kubernetes does."""
-        part = self.file.with_suffix(".part")
-        part.write_text(token)
-        part.rename(self.file)
+        draft = self.file.with_suffix(".part")
+        draft.write_text(token)
+        draft.rename(self.file)
 
 
 @pytest.fixture(scope="module")
@@ -64,79 +64,79 @@ def stock() -> Iterator[Control]:
 
 
 @pytest.fixture
-def place(stock: Control, tmp_path: Path) -> Place:
-    place = Place(stock, tmp_path / "token")
-    place.accept("first")
-    place.write("first\n")
-    return place
+def token_source(stock: Control, tmp_path: Path) -> Place:
+    token_source = Place(stock, tmp_path / "token")
+    token_source.accept("first")
+    token_source.write("first\n")
+    return token_source
 
 
-def test_a_call_without_the_token_is_refused_and_asked_again_later(place: Place) -> None:
+def test_a_call_without_the_token_is_refused_and_asked_again_later(token_source: Place) -> None:
     with (
-        closing(Upstream("inventory", place.stock.url, POLICY)) as upstream,
+        closing(Upstream("inventory", token_source.stock.url, POLICY)) as upstream,
         pytest.raises(Unavailable, match="status 401"),
     ):
         Inventory(upstream).availability(1, 1)
-    with closing(place.upstream()) as upstream:
+    with closing(token_source.upstream()) as upstream:
         assert Inventory(upstream).availability(1, 1)
 
 
-def test_a_rotation_under_load_fails_no_call(place: Place) -> None:
+def test_a_rotation_under_load_fails_no_call(token_source: Place) -> None:
     """The order of a rotation: accept both, replace the file, accept the new one only."""
-    with closing(place.upstream()) as upstream:
+    with closing(token_source.upstream()) as upstream:
         ask = partial(Inventory(upstream).availability, 1, 1)
         with Repeating(ask, ask, ask, ask) as calls:
             for token in ("second", "third"):
-                old = place.file.read_text().strip()
-                place.accept(old, token)
-                place.write(token)
+                old = token_source.file.read_text().strip()
+                token_source.accept(old, token)
+                token_source.write(token)
                 calls.go_on(40)
-                place.accept(token)
+                token_source.accept(token)
                 calls.go_on(40)
 
 
-def test_calls_of_sets_of_orders_carry_the_token_of_the_moment(place: Place) -> None:
+def test_calls_of_sets_of_orders_carry_the_token_of_the_moment(token_source: Place) -> None:
     ids = context.accept("test", None)[0]
-    with closing(place.upstream()) as upstream, closing(ParallelCalls[int](4)) as calls:
+    with closing(token_source.upstream()) as upstream, closing(ParallelCalls[int](4)) as calls:
         for token in ("first", "second"):
-            place.write(token)
-            place.accept(token)
+            token_source.write(token)
+            token_source.accept(token)
             with context.using(ids):
                 for number in range(8):
                     call = reserve_call(Target(f"{token}-{number}", number + 1), 1, 1)
                     calls.begin(number, upstream, call, lambda run, *args: run(*args))
-                ended: list[Answered[int]] = []
-                while len(ended) < 8:
-                    ended += calls.wait(5)
-            assert [answered.error for answered in ended] == [None] * 8
+                results: list[Answered[int]] = []
+                while len(results) < 8:
+                    results += calls.wait(5)
+            assert [answered.error for answered in results] == [None] * 8
 
 
 @pytest.mark.parametrize("contents", ["", "two words", "half\x00", "ümlaut"])
-def test_what_is_no_token_is_not_taken_over(place: Place, contents: str) -> None:
-    with closing(place.upstream()) as upstream:
+def test_what_is_no_token_is_not_taken_over(token_source: Place, contents: str) -> None:
+    with closing(token_source.upstream()) as upstream:
         inventory = Inventory(upstream)
-        place.write(contents)
+        token_source.write(contents)
         assert inventory.availability(1, 1)
-        place.file.unlink()
+        token_source.file.unlink()
         assert inventory.availability(1, 1)
-        place.accept("back")
-        place.write("back")
+        token_source.accept("back")
+        token_source.write("back")
         assert inventory.availability(1, 1)
 
 
-def test_a_file_without_a_token_is_refused_at_the_start(place: Place) -> None:
-    place.write("no token")
+def test_a_file_without_a_token_is_refused_at_the_start(token_source: Place) -> None:
+    token_source.write("no token")
     with pytest.raises(SettingError, match="ORDERS_INVENTORY_TOKEN_FILE is wrong: the file holds"):
-        credential_of(place.settings, "inventory")
-    place.file.unlink()
+        credential_of(token_source.settings, "inventory")
+    token_source.file.unlink()
     with pytest.raises(SettingError, match="cannot be read"):
-        credential_of(place.settings, "inventory")
+        credential_of(token_source.settings, "inventory")
 
 
-def test_a_url_with_a_user_and_a_token_are_too_much(place: Place) -> None:
+def test_a_url_with_a_user_and_a_token_are_too_much(token_source: Place) -> None:
     environ = {
         "ORDERS_INVENTORY_URL": "https://user:secret@stock",
-        "ORDERS_INVENTORY_TOKEN_FILE": str(place.file),
+        "ORDERS_INVENTORY_TOKEN_FILE": str(token_source.file),
     }
     with pytest.raises(SettingError, match="ORDERS_INVENTORY_URL has a user: use only one"):
         load(UpstreamSettings, environ)

@@ -173,8 +173,8 @@ def amqp(
         chosen = pair or tls.client
         options |= {"certfile": str(chosen.certificate), "keyfile": str(chosen.key)}
     login = f"{server.USER}:{rabbitmq.broker.password}"
-    place = f"{host}:{rabbitmq.broker.tls_port}/%2F"
-    return f"amqps://{login}@{place}?ssl_options={quote(str(options))}"
+    address = f"{host}:{rabbitmq.broker.tls_port}/%2F"
+    return f"amqps://{login}@{address}?ssl_options={quote(str(options))}"
 
 
 def problem_of(url: str) -> str | None:
@@ -229,10 +229,12 @@ def test_rabbitmq_is_shown_the_certificate_of_the_moment_and_no_half_of_a_pair(
     publisher.start()
     try:
         eventually(lambda: subjects(rabbitmq, link) == ["CN=first"])
-        [(before, _)] = connections(rabbitmq, link)
+        [(connection_before, _)] = connections(rabbitmq, link)
         shutil.copy(second.certificate, files.certificate)
         end_connections(rabbitmq, link)
-        eventually(lambda: [port for port, _ in connections(rabbitmq, link) if port != before])
+        eventually(
+            lambda: [port for port, _ in connections(rabbitmq, link) if port != connection_before]
+        )
         assert set(subjects(rabbitmq, link)) == {"CN=first"}
         shutil.copy(second.key, files.key)
         end_connections(rabbitmq, link)
@@ -299,9 +301,9 @@ def test_https_is_verified(
 
 
 def refusal(ask: Ask, url: str) -> str:
-    with pytest.raises((Transient, Unavailable)) as refused:
+    with pytest.raises((Transient, Unavailable)) as error:
         ask(url)
-    return str(refused.value)
+    return str(error.value)
 
 
 @contextlib.contextmanager

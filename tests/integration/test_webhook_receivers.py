@@ -135,8 +135,8 @@ def test_metadata_are_not_reached_where_private_addresses_are_allowed() -> None:
 
 def test_a_name_is_looked_up_once_for_a_connection_and_checked_for_each(server: Listening) -> None:
     names = Names(["127.0.0.1"], ["10.0.0.1"])
-    allowed = AllowedAddresses(networks=LOOPBACK, resolve=names)
-    with calling(f"http://{NAME}:{server.server_port}", allowed) as upstream:
+    addresses = AllowedAddresses(networks=LOOPBACK, resolve=names)
+    with calling(f"http://{NAME}:{server.server_port}", addresses) as upstream:
         for _ in range(3):
             post(upstream)
         assert (names.asked, server.connections) == ([NAME], 1)
@@ -149,9 +149,9 @@ def test_a_name_is_looked_up_once_for_a_connection_and_checked_for_each(server: 
 
 
 def test_one_refused_address_among_others_refuses_the_name(server: Listening) -> None:
-    allowed = AllowedAddresses(networks=LOOPBACK, resolve=Names(["127.0.0.1", "169.254.169.254"]))
+    addresses = AllowedAddresses(networks=LOOPBACK, resolve=Names(["127.0.0.1", "169.254.169.254"]))
     with (
-        calling(f"http://{NAME}:{server.server_port}", allowed) as upstream,
+        calling(f"http://{NAME}:{server.server_port}", addresses) as upstream,
         pytest.raises(Transient, match=r"169\.254\.169\.254"),
     ):
         post(upstream)
@@ -160,8 +160,8 @@ def test_one_refused_address_among_others_refuses_the_name(server: Listening) ->
 
 def test_the_next_address_is_tried_where_the_first_does_not_listen(server: Listening) -> None:
     names = Names(["127.0.0.2", "127.0.0.1"])
-    allowed = AllowedAddresses(networks=LOOPBACK, resolve=names)
-    with calling(f"http://{NAME}:{server.server_port}", allowed) as upstream:
+    addresses = AllowedAddresses(networks=LOOPBACK, resolve=names)
+    with calling(f"http://{NAME}:{server.server_port}", addresses) as upstream:
         assert post(upstream) == 204
     assert names.asked == [NAME]
 
@@ -188,12 +188,12 @@ def test_a_certificate_is_asked_for_and_verified_by_name(
     context.load_cert_chain(tmp_path / "ca.pem", tmp_path / "key.pem")
     names: list[str | None] = []
     context.sni_callback = lambda _socket, name, _context: names.append(name)
-    allowed = AllowedAddresses(networks=LOOPBACK, resolve=Names(["127.0.0.1"]))
+    addresses = AllowedAddresses(networks=LOOPBACK, resolve=Names(["127.0.0.1"]))
     with listening(context) as server:
-        with calling(f"https://{NAME}:{server.server_port}", allowed) as upstream:
+        with calling(f"https://{NAME}:{server.server_port}", addresses) as upstream:
             assert post(upstream) == 204
         with (
-            calling(f"https://other.test:{server.server_port}", allowed) as upstream,
+            calling(f"https://other.test:{server.server_port}", addresses) as upstream,
             pytest.raises(Transient, match="connection_error"),
         ):
             post(upstream)

@@ -53,10 +53,10 @@ class Front:
         """End all connections, and tell how many there were."""
 
         async def end() -> int:
-            ended = len(self._open)
+            count = len(self._open)
             for writer in self._open:
                 writer.transport.abort()
-            return ended
+            return count
 
         return self._do(end())
 

@@ -132,10 +132,10 @@ def work_on(
 
 
 def handle_by_itself(
-    refused: Sequence[tuple[Message, OrdersError | None]], handle: Callable[[Message], None]
+    refusals: Sequence[tuple[Message, OrdersError | None]], handle: Callable[[Message], None]
 ) -> None:
     """Do with what left a set as the consumer does."""
-    for message, error in refused:
+    for message, error in refusals:
         if error is not None:
             raise error
         with context.using(message.context):

@@ -237,12 +237,14 @@ state = "{self._state}/run"
     def _wait(self, holds: Callable[[], bool], part: str) -> None:
         until = time.monotonic() + _READY_S
         while not holds():
-            ended = [
+            containers = [
                 name for name, process in self._processes.items() if process.poll() is not None
             ]
-            if ended or time.monotonic() > until:
-                part = ended[0] if ended else part
-                raise Broken(f"{part} {'ended' if ended else 'is not ready'}:\n{self._log(part)}")
+            if containers or time.monotonic() > until:
+                part = containers[0] if containers else part
+                raise Broken(
+                    f"{part} {'ended' if containers else 'is not ready'}:\n{self._log(part)}"
+                )
             time.sleep(_POLL_S)
 
 

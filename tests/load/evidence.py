@@ -17,21 +17,21 @@ UNITS = "all stock that was reserved is committed, released or returned"
 NOW = dt.datetime(2026, 11, 22, 12, tzinfo=dt.UTC)
 
 
-def purchase(number: int, **more: object) -> Purchase:
+def purchase(number: int, **fields: object) -> Purchase:
     defaults = {
         "key": f"run-{number}", "user": 1000 + number, "product": 101, "quantity": 1,
         "cents": 1990, "order_ids": [number], "ended": "Completed",
     }  # fmt: skip
-    return Purchase(**(defaults | more))  # type: ignore[arg-type]
+    return Purchase(**(defaults | fields))  # type: ignore[arg-type]
 
 
-def order(number: int, **more: object) -> Order:
+def order(number: int, **fields: object) -> Order:
     defaults = {
         "id": number, "user_id": 1000 + number, "product_id": 101, "quantity": 1,
         "total": Decimal("19.90"), "status": "Completed", "created_at": NOW,
         "updated_at": NOW + dt.timedelta(seconds=1), "payment_method": f"card-run-{number}",
     }  # fmt: skip
-    return Order(**(defaults | more))  # type: ignore[arg-type]
+    return Order(**(defaults | fields))  # type: ignore[arg-type]
 
 
 def books(*orders: Order) -> Books:

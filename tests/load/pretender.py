@@ -57,8 +57,8 @@ class Pretender:
 
     def of_user(self, user: int) -> list[dict[str, Any]]:
         """Give a user's orders, newest first."""
-        mine = [order for order in self.orders.values() if order["userId"] == user]
-        return sorted(mine, key=lambda order: -order["id"])
+        user_orders = [order for order in self.orders.values() if order["userId"] == user]
+        return sorted(user_orders, key=lambda order: -order["id"])
 
 
 def handler(service: Pretender) -> type[BaseHTTPRequestHandler]:
@@ -73,8 +73,8 @@ def handler(service: Pretender) -> type[BaseHTTPRequestHandler]:
             self.answer(202, {"orderId": service.accept(self.headers["Idempotency-Key"], body)})
 
         def do_GET(self) -> None:
-            place, _, last = self.path.partition("?")[0].rpartition("/")
-            if place.endswith("user"):
+            path, _, last = self.path.partition("?")[0].rpartition("/")
+            if path.endswith("user"):
                 orders = service.of_user(int(last))
                 self.answer(
                     200, {} if service.mad else [self.altered("list", order) for order in orders]

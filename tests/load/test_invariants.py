@@ -17,10 +17,10 @@ def two() -> Evidence:
 
 def test_a_run_in_which_all_is_well_breaks_nothing() -> None:
     declined = order(3, status="Failed", payment_method="decline-run-3")
-    refused = purchase(4, order_ids=[], ended=None, refused=400)
+    purchase_refused = purchase(4, order_ids=[], ended=None, refused=400)
     unanswered = purchase(5, order_ids=[], ended=None)
     evidence = Evidence(
-        [purchase(1), purchase(3, declined=True, ended="Failed"), refused, unanswered],
+        [purchase(1), purchase(3, declined=True, ended="Failed"), purchase_refused, unanswered],
         books(order(1), declined, order(5)),
         {101: 2},
     )

@@ -6,8 +6,8 @@ from loadtest.outcome import figures
 
 
 def test_being_refused_is_told_apart_from_finding_nothing_left() -> None:
-    refused = [purchase(n, order_ids=[], refused=400, product=n) for n in (101, 777, 777)]
-    counts = figures(refused, books(), {777: 100})
+    refusals = [purchase(n, order_ids=[], refused=400, product=n) for n in (101, 777, 777)]
+    counts = figures(refusals, books(), {777: 100})
     assert counts["orders.refused"] == 1
     assert counts["orders.sold_out"] == 2
 

@@ -25,7 +25,7 @@ REPORTS = [
 ]
 
 
-def result(**more: object) -> RunResult:
+def result(**fields: object) -> RunResult:
     defaults = {
         "scenario": catalogue.find("redis-down"), "run": "abc", "host": "http://127.0.0.1:9080",
         "began": "2026-11-22T12:00:00Z", "verdict": ExitCode.INVARIANT,
@@ -46,7 +46,7 @@ def result(**more: object) -> RunResult:
         "levels": [], "memory": [MemoryReading(2, {"api": 200.0})], "settled_s": 1.5,
         "machine": machine(),
     }  # fmt: skip
-    return RunResult(**(defaults | more))  # type: ignore[arg-type]
+    return RunResult(**(defaults | fields))  # type: ignore[arg-type]
 
 
 class Sources(HTMLParser):

@@ -25,9 +25,9 @@ def paid_back(amount: str = "19.90") -> Payment:
     return Payment(1, "refund", Decimal(amount), "refunded")
 
 
-def cancelled(**more: object) -> Evidence:
+def cancelled(**fields: object) -> Evidence:
     """Return a completed order that its customer cancelled, told so and paid back."""
-    answer = Cancellation(**({"status": 202, "order_status": "Refunding"} | more))  # type: ignore[arg-type]
+    answer = Cancellation(**({"status": 202, "order_status": "Refunding"} | fields))  # type: ignore[arg-type]
     evidence = Evidence(
         [purchase(1, cancellations=[answer])],
         books(order(1, status="Refunded", refunded=Decimal("19.90"))),

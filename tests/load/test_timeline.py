@@ -143,11 +143,11 @@ def test_a_baseline_is_compared_with_and_can_be_a_threshold(tmp_path: Path) -> N
     file = tmp_path / "kept" / "smoke.json"
     assert load(file) == {}
     save(file, {"create.p99_ms": 100, "create.p50_ms": 2, "create.requests": 7})
-    before = load(file)
-    [compared] = compare(before, {"create.p99_ms": 150, "new.p99_ms": 1})
+    baseline = load(file)
+    [compared] = compare(baseline, {"create.p99_ms": 150, "new.p99_ms": 1})
     assert compared.ratio == 1.5
-    allowed = {threshold.figure: threshold.limit for threshold in limits(before, 1.2)}
-    assert allowed == {"create.p99_ms": 120, "create.p50_ms": 12}
+    limits_by_figure = {threshold.figure: threshold.limit for threshold in limits(baseline, 1.2)}
+    assert limits_by_figure == {"create.p99_ms": 120, "create.p50_ms": 12}
 
 
 def test_every_scenario_is_complete_and_its_faults_end_before_it_does() -> None:

@@ -57,8 +57,8 @@ def client(url: str) -> dict[str, str]:
 def test_a_client_of_an_issuer_gets_one_token_for_all_customers() -> None:
     with issuer() as (url, forms):
         tokens = signing(client(url))
-        sent = [headers(tokens, user, "baggage")["Authorization"] for user in ("1", "2")]
-    assert sent == ["Bearer token-1"] * 2
+        tokens_sent = [headers(tokens, user, "baggage")["Authorization"] for user in ("1", "2")]
+    assert tokens_sent == ["Bearer token-1"] * 2
     assert forms == [
         {
             "grant_type": "client_credentials",

@@ -70,11 +70,11 @@ def _scaler(metric: str) -> str:
     return f"kube_horizontalpodautoscaler_{metric}{{{scaler}}}"
 
 
-def _scaler_at(now: int, least: int, most: int) -> dict[str, str]:
+def _scaler_at(now: int, least: int, maximum: int) -> dict[str, str]:
     return {
         _scaler("status_current_replicas"): level(now),
         _scaler("spec_min_replicas"): level(least),
-        _scaler("spec_max_replicas"): level(most),
+        _scaler("spec_max_replicas"): level(maximum),
     }
 
 

@@ -81,9 +81,9 @@ def _test(cases: list[tuple[str, Case]]) -> dict[str, Any]:
     }
 
 
-def own(metric: str, more: str = "") -> str:
+def own(metric: str, fields: str = "") -> str:
     """Name a series of the order service."""
-    return f"{metric}{{{LABELS}{',' if more else ''}{more}}}"
+    return f"{metric}{{{LABELS}{',' if fields else ''}{fields}}}"
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":

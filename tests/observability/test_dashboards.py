@@ -39,8 +39,8 @@ def test_grafanas_library_reads_a_dashboard_and_loses_nothing(name: str) -> None
     register_default_plugins()
     committed = json.loads(texts()[name])
     read = Dashboard.from_json(committed)
-    again = json.loads(json.dumps(read, cls=JSONEncoder))
-    assert again == committed
+    copy = json.loads(json.dumps(read, cls=JSONEncoder))
+    assert copy == committed
 
 
 @each

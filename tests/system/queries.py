@@ -42,13 +42,13 @@ def of_panels() -> list[Query]:
         for panel in board["panels"]:
             # Of the logs no server is here; what they are asked is in the datasource's contract.
             for target in panel.get("targets", []) if panel["type"] != "logs" else []:
-                place = f"dashboard {name}, panel {panel['title']}, {target['refId']}"
-                queries.append(Query(place, _filled(target["expr"])))
+                source = f"dashboard {name}, panel {panel['title']}, {target['refId']}"
+                queries.append(Query(source, _filled(target["expr"])))
         for choice in board["templating"]["list"]:
             match = re.match(r"label_values\((.+), (\w+)\)", str(choice.get("query", "")))
             if match:
-                place = f"dashboard {name}, choice {choice['name']}"
-                queries.append(Query(place, f"count by ({match[2]}) ({_filled(match[1])})"))
+                source = f"dashboard {name}, choice {choice['name']}"
+                queries.append(Query(source, f"count by ({match[2]}) ({_filled(match[1])})"))
     return queries
 
 
@@ -63,9 +63,9 @@ def of_rules() -> list[Query]:
             if "record" in rule:
                 queries.append(Query(f"rule {rule['record']} {rule['labels']}", rule["expr"]))
                 continue
-            place = f"alert {rule['alert']}"
+            source = f"alert {rule['alert']}"
             queries += [
-                Query(place, f"count({selector})") for selector in SELECTOR.findall(rule["expr"])
+                Query(source, f"count({selector})") for selector in SELECTOR.findall(rule["expr"])
             ]
     return queries
 

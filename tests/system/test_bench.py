@@ -34,8 +34,8 @@ def test_the_bench_measures_its_subjects_and_leaves_nothing_but_its_report(tmp_p
     for subject in report.subjects:
         for who in subject.samples:
             assert subject.rate(who).median > 0, f"{subject.name}: {who}"
-        for ours, theirs in subject.compared:
-            assert f"{ours} / {theirs}" in process.stdout
+        for own_ratio, peer_values in subject.compared:
+            assert f"{own_ratio} / {peer_values}" in process.stdout
     post = next(subject for subject in report.subjects if subject.name == "post")
     # Not Valkey: the limit is counted in batches, so its share may be below what is shown.
     assert {"api", "postgres"} <= set(post.cpu_us("straight"))

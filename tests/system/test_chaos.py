@@ -16,28 +16,28 @@ def settle(stack: Stack, traffic: Traffic, within_s: float = 90) -> Counter[str]
     """Wait until every accepted order has ended and return how."""
     assert traffic.accepted, traffic.statuses
     assert traffic.disagreements == []
-    waiting = set(traffic.accepted.values())
-    ended: Counter[str] = Counter()
+    open_ids = set(traffic.accepted.values())
+    status_counts: Counter[str] = Counter()
     until = time.monotonic() + within_s
-    while waiting:
-        assert time.monotonic() < until, f"{len(waiting)} orders never ended, e.g. {min(waiting)}"
-        for order_id in sorted(waiting):
+    while open_ids:
+        assert time.monotonic() < until, f"{len(open_ids)} orders never ended, e.g. {min(open_ids)}"
+        for order_id in sorted(open_ids):
             status = stack.status_of(order_id)
             if status in ENDED:
-                waiting.discard(order_id)
-                ended[status] += 1
+                open_ids.discard(order_id)
+                status_counts[status] += 1
         time.sleep(0.1)
-    return ended
+    return status_counts
 
 
 def assert_books_balance(stack: Stack, traffic: Traffic) -> None:
     """Hold the ledgers of Payment and Inventory against the orders."""
-    mine = set(traffic.accepted.values())
-    completed = {order_id for order_id in mine if stack.status_of(order_id) == "Completed"}
+    own_ids = set(traffic.accepted.values())
+    completed = {order_id for order_id in own_ids if stack.status_of(order_id) == "Completed"}
     captures = Counter(
         row["orderId"]
         for row in stack.simulator("payment", "GET", "ledger")
-        if row["kind"] == "capture" and row["status"] == "captured" and row["orderId"] in mine
+        if row["kind"] == "capture" and row["status"] == "captured" and row["orderId"] in own_ids
     )
     assert dict(captures) == dict.fromkeys(completed, 1)
 
@@ -45,10 +45,11 @@ def assert_books_balance(stack: Stack, traffic: Traffic) -> None:
         reserved = {
             row["orderId"]: row["status"]
             for row in stack.simulator("inventory", "GET", "ledger")
-            if row["orderId"] in mine
+            if row["orderId"] in own_ids
         }
         return all(
-            (reserved.get(order_id) == "committed") == (order_id in completed) for order_id in mine
+            (reserved.get(order_id) == "committed") == (order_id in completed)
+            for order_id in own_ids
         )
 
     eventually(committed)
@@ -78,8 +79,8 @@ def test_every_accepted_order_ends_although(stack: Stack, fault: str) -> None:
         FAULTS[fault](stack)
         time.sleep(UNDER_FIRE_S)
     eventually(stack.whole, 180)  # all of RabbitMQ's start included
-    ended = settle(stack, traffic)
-    assert set(ended) == {"Completed"}
+    status_counts = settle(stack, traffic)
+    assert set(status_counts) == {"Completed"}
     assert_books_balance(stack, traffic)
 
 
@@ -142,8 +143,8 @@ def test_a_flash_sale_sells_exactly_what_there_is(stack: Stack) -> None:
     stack.simulator("inventory", "PUT", "stock/777", {"available": 20})
     with Traffic(stack, customers=8, product=777) as traffic:
         time.sleep(3)
-    ended = settle(stack, traffic)
-    assert ended["Completed"] == 20
+    status_counts = settle(stack, traffic)
+    assert status_counts["Completed"] == 20
     assert_books_balance(stack, traffic)
 
 
@@ -152,5 +153,5 @@ def test_the_outcome_of_lost_payments_is_found_by_asking(stack: Stack) -> None:
         time.sleep(1)
     settle(stack, traffic)
     rows = stack.simulator("payment", "GET", "ledger")
-    mine = set(traffic.accepted.values())
-    assert {row["status"] for row in rows if row["orderId"] in mine} == {"captured"}
+    own_ids = set(traffic.accepted.values())
+    assert {row["status"] for row in rows if row["orderId"] in own_ids} == {"captured"}

@@ -13,15 +13,15 @@ def test_an_order_ends_completed_and_its_webhook_arrives_once(stack: Stack) -> N
     order_id = reply.body["orderId"]
     assert reply.headers["location"] == f"/api/orders/{order_id}"
     assert stack.ended(order_id) == "Completed"
-    mine = eventually(
+    webhooks = eventually(
         lambda: [
             row
             for row in stack.simulator("webhooks", "GET", "deliveries")
             if row["payload"]["data"]["orderId"] == order_id
         ]
     )
-    assert [row["calls"] for row in mine] == [1]
-    assert mine[0]["payload"]["type"] == "order.completed"
+    assert [row["calls"] for row in webhooks] == [1]
+    assert webhooks[0]["payload"]["type"] == "order.completed"
 
 
 def test_a_declined_payment_fails_the_order_and_says_why(stack: Stack) -> None:

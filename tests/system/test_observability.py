@@ -71,8 +71,8 @@ def exercise(stack: Stack) -> None:
         for _ in range(3):
             stack.request("GET", path)
     stack.ended(order_id)
-    part = stack.request("POST", f"/api/orders/{order_id}/refunds", {"amount": 1})
-    assert part.status == 202, part.body
+    refund = stack.request("POST", f"/api/orders/{order_id}/refunds", {"amount": 1})
+    assert refund.status == 202, refund.body
     cancelled = stack.request("POST", f"/api/orders/{order_id}/cancellation")
     assert cancelled.status == 202, cancelled.body
     eventually(lambda: stack.status_of(order_id) == "Refunded")
@@ -136,15 +136,17 @@ def test_every_alert_is_an_expression_that_prometheus_can_evaluate(busy: Prometh
 def test_what_only_a_cluster_exports_is_known_by_name_and_counted(
     busy: Prometheus, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    every = [*queries.of_panels(), *queries.of_rules()]
-    kube = [query for query in every if query.of_kubernetes]
+    queries_of_both = [*queries.of_panels(), *queries.of_rules()]
+    kube = [query for query in queries_of_both if query.of_kubernetes]
     named = {name for name in KUBE_ONLY if any(name in query.expression for query in kube)}
     assert named == set(KUBE_ONLY), "no name is listed in vain"
     assert not any(busy.samples(query.expression) for query in kube), (
         "then ask them with the others"
     )
     with capsys.disabled():
-        sys.stdout.write(f"\n{len(every)} expressions, {len(kube)} of them of Kubernetes alone\n")
+        sys.stdout.write(
+            f"\n{len(queries_of_both)} expressions, {len(kube)} of them of Kubernetes alone\n"
+        )
 
 
 def test_alertmanager_is_told(stack: Stack, busy: Prometheus) -> None:

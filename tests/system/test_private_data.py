@@ -60,8 +60,8 @@ def refused_bodies(stack: Stack) -> None:
     good = {"userId": 80, "productId": 101, "quantity": 1, "total": 1, "paymentMethod": "card"}
     for value in (MAIL, CARD_IN_GROUPS, SECRET):
         for name in good:
-            refused = stack.request("POST", "/api/orders", good | {name: f"{value} {value}"})
-            assert refused.status == 400
+            refusal = stack.request("POST", "/api/orders", good | {name: f"{value} {value}"})
+            assert refusal.status == 400
         assert stack.request("POST", "/api/orders", good | {value: value}).status == 400
         assert stack.request("POST", "/api/orders", [value]).status == 400
     raw = {"Content-Type": "text/plain; note=" + MAIL}
@@ -70,7 +70,7 @@ def refused_bodies(stack: Stack) -> None:
 
 def stray_messages(stack: Stack) -> None:
     """Publish what no consumer can read, with private data in body and type."""
-    before = stack.metric("worker", "messaging_dead_letter_total")
+    count_before = stack.metric("worker", "messaging_dead_letter_total")
     for body in (f'{{"orderId": "{MAIL}", "card": "{CARD}"}}', f"{SECRET} {MAIL}"):
         answer = requests.post(
             f"http://127.0.0.1:{stack.ports['rabbitmq_management']}"
@@ -85,7 +85,7 @@ def stray_messages(stack: Stack) -> None:
             timeout=10,
         )
         assert answer.json() == {"routed": True}
-    eventually(lambda: stack.metric("worker", "messaging_dead_letter_total") >= before + 2)
+    eventually(lambda: stack.metric("worker", "messaging_dead_letter_total") >= count_before + 2)
 
 
 def private_words(text: str) -> list[str]:
@@ -114,10 +114,12 @@ def test_no_span_holds_any_of_it_and_none_has_an_attribute_the_collector_would_r
     spans = traces.everything()
     assert {span.service for span in spans} >= {"orders-api", "orders-relay", "orders-worker"}
     assert [span for span in spans if private_words(repr(span))] == []
-    allowed = set(yaml.safe_load(COLLECTOR.read_text())["processors"]["redaction"]["allowed_keys"])
+    allowed_keys = set(
+        yaml.safe_load(COLLECTOR.read_text())["processors"]["redaction"]["allowed_keys"]
+    )
     events = [attributes for span in spans for _, attributes in span.events]
     told_of = [*(span.attributes for span in spans), *events]
-    assert {key for attributes in told_of for key in attributes} <= allowed
+    assert {key for attributes in told_of for key in attributes} <= allowed_keys
 
 
 @pytest.mark.parametrize("chosen", ["5425233430109903", "sk_test_aBcDeF"])
@@ -139,10 +141,10 @@ def test_no_message_holds_any_of_it(stack: Stack, order_ids: list[int]) -> None:
     stack.do("stop", "worker")
     try:
         order_id = stack.order(user=83, paymentMethod=CARD).body["orderId"]
-        mine = eventually(lambda: [m for m in waiting(stack) if str(order_id) in m["payload"]])
+        messages = eventually(lambda: [m for m in waiting(stack) if str(order_id) in m["payload"]])
     finally:
         stack.do("start", "worker")
-    assert private_words(repr(mine)) == []
+    assert private_words(repr(messages)) == []
     stack.ended(order_id, 60)
 
 

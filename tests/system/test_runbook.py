@@ -53,12 +53,12 @@ def test_every_statement_is_one_that_the_database_carries_out(stack: Stack, stat
 @pytest.mark.parametrize("command", ORDERS)
 def test_every_command_of_ours_does_what_it_says(stack: Stack, command: str) -> None:
     message_id = uuid.uuid4().hex
-    before = stack.metric("worker", "messaging_dead_letter_total")
+    count_before = stack.metric("worker", "messaging_dead_letter_total")
     if "unrouted" in command:
         publish(stack, "orders", "order.unheard_of.v1", message_id)
     elif "dead-letters" in command:
         publish(stack, "amq.default", "order-processing", message_id)
-        eventually(lambda: stack.metric("worker", "messaging_dead_letter_total") > before)
+        eventually(lambda: stack.metric("worker", "messaging_dead_letter_total") > count_before)
     for placeholder in ("<message id>", "01890a5d"):  # in prose, and where people paste
         command = command.replace(placeholder, message_id)
     arguments = shlex.split(command, comments=True)

@@ -168,22 +168,24 @@ def lists_whole(record: TortureRecord, counter: Counter[str]) -> Iterator[Violat
     for entry in sorted(record.entries, key=lambda entry: entry.number):
         if entry.action == "walk" and entry.walk is not None:
             walks[entry.client, entry.walk].append(entry)
-    accepted: dict[int, list[Entry]] = defaultdict(list)
+    posts_by_client: dict[int, list[Entry]] = defaultdict(list)
     for entry in record.first_accepted.values():
-        accepted[entry.client].append(entry)
+        posts_by_client[entry.client].append(entry)
     for (client, _), pages in walks.items():
         if any(page.status != 200 for page in pages):
             pages = pages[:-1]  # noqa: PLW2901 the walk ended there
         if pages:
             counter[LOOKED] += len(pages)
-            yield from _walked(pages, accepted[client])
+            yield from _walked(pages, posts_by_client[client])
 
 
 def _walked(pages: Sequence[Entry], accepted: Sequence[Entry]) -> Iterator[Violation]:
     places = [(page, _place(item)) for page in pages for item in page.body]
-    for (_, before), (page, after) in itertools.pairwise(places):
-        if before <= after:
-            yield of_entry(page, f"its list has order {after[1]} after order {before[1]}")
+    for (_, place_before), (page, place_after) in itertools.pairwise(places):
+        if place_before <= place_after:
+            yield of_entry(
+                page, f"its list has order {place_after[1]} after order {place_before[1]}"
+            )
             return
     for page in pages[:-1]:
         if page.link and len(page.body) != WALK_SIZE:
@@ -265,12 +267,12 @@ def histories_whole(record: TortureRecord, counter: Counter[str]) -> Iterator[Vi
 def _broken_history(steps: Sequence[Moved], version: int, status: str) -> str | None:
     if [step.version for step in steps] != list(range(1, version + 1)):
         return f"version {version}, its history has {[step.version for step in steps]}"
-    before: str | None = None
+    status_before: str | None = None
     for step in steps:
-        if step.before != before or (step.before, step.after) not in _LEGAL:
-            return f"{before}, then {step.before} to {step.after}"
-        before = step.after
-    return None if before == status else f"{status}, its history ends with {before}"
+        if step.before != status_before or (step.before, step.after) not in _LEGAL:
+            return f"{status_before}, then {step.before} to {step.after}"
+        status_before = step.after
+    return None if status_before == status else f"{status}, its history ends with {status_before}"
 
 
 def books_balanced(record: TortureRecord, counter: Counter[str]) -> Iterator[Violation]:

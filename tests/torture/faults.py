@@ -200,9 +200,9 @@ def _dawdle(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
 def _armed(files: Sequence[Path], order: dict[str, Any]) -> Undo:
     """Arm points; return what disarms them."""
     for file in files:
-        part = file.with_suffix(".part")
-        part.write_bytes(msgspec.json.encode(order))
-        part.rename(file)
+        draft = file.with_suffix(".part")
+        draft.write_bytes(msgspec.json.encode(order))
+        draft.rename(file)
 
     def disarm() -> None:
         for file in files:

@@ -168,8 +168,8 @@ class Shopper(Customer):
             entry = self._send(
                 action, "POST", path, body, key=key, order_id=order.order_id, **facts
             )
-            again = action == "cancel" or key is not None or entry.retry_after is not None
+            may_repeat = action == "cancel" or key is not None or entry.retry_after is not None
             busy = entry.status == 409 and entry.retry_after is None
-            if busy or not again or entry.status not in _RETRIED or time.monotonic() > until_s:
+            if busy or not may_repeat or entry.status not in _RETRIED or time.monotonic() > until_s:
                 return entry
             time.sleep(min(float(entry.retry_after or 0.5), 5.0))

@@ -19,8 +19,8 @@ STEPS = ("Pending", "Reserved", "Charging", "Completed")
 def moved(mark: int, *ends: str, at_s: float = 100.0) -> list[Moved]:
     steps = [*STEPS, *ends]
     return [
-        Moved(IDS[mark], number + 1, (None, *steps)[number], after, at_s)
-        for number, after in enumerate(steps)
+        Moved(IDS[mark], number + 1, (None, *steps)[number], status_after, at_s)
+        for number, status_after in enumerate(steps)
     ]
 
 
@@ -33,8 +33,8 @@ def walked(number: int, *ids: int, link: str | None = None, walk: int = 0) -> En
     return entry(ALICE, number, "walk", 110 + number, status=200, walk=walk, body=body, link=link)
 
 
-def cancelled(status: int, answered: str | None = None, **more: object) -> Entry:
-    body = {"status": answered} | more
+def cancelled(status: int, answered: str | None = None, **fields: object) -> Entry:
+    body = {"status": answered} | fields
     return entry(ALICE, 8, "cancel", 108, status=status, order_id=IDS[A], mark=A, body=body)
 
 
@@ -213,8 +213,8 @@ def test_what_depends_on_time_is_judged_by_how_slow_the_machine_was() -> None:
 
 
 def test_a_dead_redis_or_writer_excuses_an_old_version_and_a_dead_relay_does_not() -> None:
-    out = Fault(kind="cut", subject="valkey", began_s=102, ended_s=102.5)
-    assert broken(LATE, SOUND, [out]) == set()
+    outage = Fault(kind="cut", subject="valkey", began_s=102, ended_s=102.5)
+    assert broken(LATE, SOUND, [outage]) == set()
     killed = Fault(kind="kill", subject="worker-1", began_s=101, ended_s=101)
     assert "visible" not in broken(LATE, SOUND, [killed])
     assert "visible" in broken(LATE, SOUND, [msgspec.structs.replace(killed, subject="relay-1")])

@@ -30,9 +30,9 @@ def test_every_named_point_exists_and_is_where_its_processes_pass(name: str) -> 
 
 def words(code: CodeType) -> set[str]:
     """Return all names and texts of a compiled function, and of those inside it."""
-    mine = {*code.co_names, *code.co_varnames, *code.co_freevars}
-    mine |= {text for text in code.co_consts if isinstance(text, str)}
-    return mine.union(*(words(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
+    names = {*code.co_names, *code.co_varnames, *code.co_freevars}
+    names |= {text for text in code.co_consts if isinstance(text, str)}
+    return names.union(*(words(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
 
 
 def test_the_compiled_service_has_no_trace_of_a_failpoint() -> None:
@@ -79,8 +79,8 @@ for _ in range(5): walk()
     environment = {**os.environ, "PYTHONPATH": path}
     first = subprocess.run(run, capture_output=True, check=False, timeout=60, env=environment)
     assert (first.returncode, first.stdout.count(b"passed")) == (86, 2)
-    again = subprocess.run(run, capture_output=True, check=False, timeout=60, env=environment)
-    assert (again.returncode, again.stdout.count(b"passed")) == (0, 5)
+    second_run = subprocess.run(run, capture_output=True, check=False, timeout=60, env=environment)
+    assert (second_run.returncode, second_run.stdout.count(b"passed")) == (0, 5)
     assert [file.name for file in tmp_path.iterdir()] == [f"here{ACTED}"]
 
 

@@ -20,7 +20,7 @@ def kinds(plan: Plan) -> set[tuple[str, str, str]]:
 def test_only_the_needed_faults_and_clients_are_left(places: tuple[int, ...]) -> None:
     needed = {
         (fault.kind, fault.target, fault.detail)
-        for fault in (PLAN.faults[place] for place in places)
+        for fault in (PLAN.faults[index] for index in places)
     }
     small = shrink(PLAN, lambda plan: needed <= kinds(plan) and plan.customers >= 2)
     assert kinds(small) == needed

@@ -52,19 +52,19 @@ def test_verbose_names_every_check() -> None:
 
 
 def test_a_probe_that_fails_names_the_cause_unasked() -> None:
-    refused = fail_with(ConnectionRefusedError(111, "10.0.0.7:5672 as guest"))
-    status, text = ask("/readyz", Check("rabbitmq", refused))
+    refusal = fail_with(ConnectionRefusedError(111, "10.0.0.7:5672 as guest"))
+    status, text = ask("/readyz", Check("rabbitmq", refusal))
     assert status == 503
     assert text.endswith("[-]rabbitmq failed: connection refused\nreadyz check failed\n")
 
 
 def test_a_failure_that_is_forgiven_shows_but_leaves_the_pod_ready() -> None:
-    refused = fail_with(TimeoutError())
-    status, text = ask("/readyz?verbose", Check("postgres", refused, forgiven=lambda: True))
+    refusal = fail_with(TimeoutError())
+    status, text = ask("/readyz?verbose", Check("postgres", refusal, forgiven=lambda: True))
     assert status == 200
     assert "[-]postgres failed: timed out (tolerated for a short time)\n" in text
-    assert ask("/readyz", Check("postgres", refused, forgiven=lambda: False))[0] == 503
-    assert ask("/health", Check("postgres", refused, forgiven=lambda: True))[0] == 503
+    assert ask("/readyz", Check("postgres", refusal, forgiven=lambda: False))[0] == 503
+    assert ask("/health", Check("postgres", refusal, forgiven=lambda: True))[0] == 503
 
 
 def test_what_is_not_critical_shows_but_does_not_decide() -> None:

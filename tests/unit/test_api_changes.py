@@ -24,17 +24,17 @@ def environ(body: bytes) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("body", "place"),
+    ("body", "pointer"),
     [
         (b'{"amount": 1, "amount": 2}', "#/amount"),
         (b'{"amount": 1, "reason": "a", "reason": "a"}', "#/reason"),
         (b'{"amount": 1, "\\u0061mount": 1}', "#/amount"),
     ],
 )
-def test_a_member_that_is_given_twice_is_refused(body: bytes, place: str) -> None:
+def test_a_member_that_is_given_twice_is_refused(body: bytes, pointer: str) -> None:
     with pytest.raises(Refusal) as caught:
         changes.refund(environ(body))
-    assert [fault.pointer for fault in caught.value.faults] == [place]
+    assert [fault.pointer for fault in caught.value.faults] == [pointer]
 
 
 def test_a_reason_that_is_given_twice_is_refused_in_a_cancellation() -> None:

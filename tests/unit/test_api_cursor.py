@@ -30,10 +30,10 @@ def test_a_cursor_gives_back_its_position(position: Position, user: int) -> None
 @given(positions, ids, st.data())
 def test_no_altered_cursor_is_accepted(position: Position, user: int, data: st.DataObject) -> None:
     cursor = seal(position, user, KEY)
-    place = data.draw(st.integers(0, len(cursor) - 1))
-    other = data.draw(st.sampled_from(ALPHABET).filter(lambda letter: letter != cursor[place]))
+    index = data.draw(st.integers(0, len(cursor) - 1))
+    other = data.draw(st.sampled_from(ALPHABET).filter(lambda letter: letter != cursor[index]))
     with pytest.raises(InvalidCursor):
-        unseal(cursor[:place] + other + cursor[place + 1 :], user, KEY)
+        unseal(cursor[:index] + other + cursor[index + 1 :], user, KEY)
 
 
 @given(positions, ids, st.text(max_size=60))

@@ -45,7 +45,7 @@ def test_a_key_can_be_required() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "counted"),
+    ("header", "counted"),
     [
         ("203.0.113.7", "203.0.113.7"), ("::ffff:203.0.113.7", "203.0.113.7"),
         ("2001:db8:1:2:aaaa::1", "2001:db8:1:2::/64"),
@@ -53,8 +53,8 @@ def test_a_key_can_be_required() -> None:
         ("2001:db8:1:3::1", "2001:db8:1:3::/64"), ("fe80::1%eth0", "fe80::/64"),
     ],
 )  # fmt: skip
-def test_an_ipv6_client_counts_by_its_network(sent: str, counted: str) -> None:
-    assert client_address({"HTTP_X_FORWARDED_FOR": f"6.6.6.6, {sent}"}, 1) == counted
+def test_an_ipv6_client_counts_by_its_network(header: str, counted: str) -> None:
+    assert client_address({"HTTP_X_FORWARDED_FOR": f"6.6.6.6, {header}"}, 1) == counted
 
 
 @given(st.text())

@@ -42,16 +42,16 @@ CONTEXT, _ = accept("the-id", None)
 def test_a_class_of_error_has_one_answer(
     error: Exception, status: int, retry_after: str | None
 ) -> None:
-    refused = refusal(error)
-    assert refused.kind.status == status
-    assert dict(refused.headers).get("Retry-After") == retry_after
-    assert b"secret" not in render(refused, "/", CONTEXT)
+    answer = refusal(error)
+    assert answer.kind.status == status
+    assert dict(answer.headers).get("Retry-After") == retry_after
+    assert b"secret" not in render(answer, "/", CONTEXT)
 
 
 def test_a_problem_has_all_members() -> None:
-    refused = Refusal(INVALID, "wrong", faults=[Fault("#/total", "too much")])
+    refusal = Refusal(INVALID, "wrong", faults=[Fault("#/total", "too much")])
     problem = msgspec.json.decode(
-        render(refused, "/api/orders", CONTEXT), type=Problem, strict=True
+        render(refusal, "/api/orders", CONTEXT), type=Problem, strict=True
     )
     assert problem.title
     assert problem.error == problem.detail == "wrong"

@@ -24,8 +24,8 @@ GOOD: dict[str, Any] = {
 def body(**changes: str | None) -> bytes:
     """Write a body from literals; None leaves a member out."""
     members = {**GOOD, **changes}
-    written = (f'"{name}":{value}' for name, value in members.items() if value is not None)
-    return ("{" + ",".join(written) + "}").encode()
+    texts = (f'"{name}":{value}' for name, value in members.items() if value is not None)
+    return ("{" + ",".join(texts) + "}").encode()
 
 
 def refused(given_body: bytes) -> Refusal:
@@ -193,8 +193,8 @@ def test_no_json_value_crashes_the_decoder(value: Any) -> None:
 def test_whitespace_and_order_of_members_do_not_matter() -> None:
     members = list(GOOD.items())
     turned = ",\n ".join(f'"{name}" :\t{value}' for name, value in reversed(members))
-    again = decode_order(f" {{ {turned} }}\r\n".encode())
-    assert again.fingerprint() == decode_order(body(total="19.90")).fingerprint()
+    order = decode_order(f" {{ {turned} }}\r\n".encode())
+    assert order.fingerprint() == decode_order(body(total="19.90")).fingerprint()
 
 
 @pytest.mark.parametrize(

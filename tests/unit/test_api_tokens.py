@@ -164,15 +164,15 @@ def test_signed_nonsense_is_a_caller_or_a_401(
 
 def sign_as_it_is(claims: dict[str, Any], headers: dict[str, Any]) -> str:
     """Sign claims that PyJWT would not; JSON writes lone surrogates as escapes."""
-    parts = [json.dumps(part).encode() for part in (headers, claims)]
-    head = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+    parts = [json.dumps(text).encode() for text in (headers, claims)]
+    head = b".".join(base64.urlsafe_b64encode(text).rstrip(b"=") for text in parts)
     mac = hmac.digest(SECRET.encode(), head, "sha256")
     return f"{head.decode()}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
 
 
 def without_signature(algorithm: str) -> str:
-    parts = [msgspec.json.encode(part) for part in ({"alg": algorithm, "typ": "JWT"}, claims())]
-    return b".".join([base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts]).decode() + "."
+    parts = [msgspec.json.encode(text) for text in ({"alg": algorithm, "typ": "JWT"}, claims())]
+    return b".".join([base64.urlsafe_b64encode(text).rstrip(b"=") for text in parts]).decode() + "."
 
 
 def signed_with_public_key() -> str:
@@ -400,19 +400,19 @@ def test_requests_that_come_together_with_a_new_key_wait_for_one_fetch(issuer: I
         return bool(keys.find("b", "RS256"))
 
     time.sleep(0.02)
-    before = issuer.fetches
+    count_before = issuer.fetches
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(ask, range(8)))
-    assert issuer.fetches == before + 1
+    assert issuer.fetches == count_before + 1
     keys.close()
 
 
 def test_invented_key_ids_cause_no_storm(issuer: Issuer) -> None:
     keys = watched(issuer, retry_s=30)
-    began = time.monotonic()
+    start_s = time.monotonic()
     assert not any(keys.find(f"x{i}", "RS256") for i in range(1000))
     assert issuer.fetches <= 2
-    assert time.monotonic() - began < 30  # none of a thousand waited
+    assert time.monotonic() - start_s < 30  # none of a thousand waited
     keys.close()
 
 

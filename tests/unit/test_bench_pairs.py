@@ -10,8 +10,8 @@ def test_every_other_round_goes_backwards() -> None:
 
 
 def test_a_ratio_is_taken_round_by_round_before_the_median() -> None:
-    ours, theirs = [10.0, 30.0, 90.0], [20.0, 30.0, 30.0]
-    quotient = ratio(ours, theirs)
+    own_ratio, peer_values = [10.0, 30.0, 90.0], [20.0, 30.0, 30.0]
+    quotient = ratio(own_ratio, peer_values)
     assert (quotient.median, quotient.low, quotient.high) == (1.0, 0.5, 3.0)
 
 

@@ -83,6 +83,6 @@ def test_a_document_without_a_place_is_left_alone() -> None:
 
 
 def test_cpu_is_told_per_request_and_without_who_did_nothing() -> None:
-    before = {"api": 1.0, "idle": 5.0}
-    after = {"api": 3.0, "idle": 5.0, "started": 0.5}
-    assert cost.per_unit_us(before, after, 1000) == {"api": 2000.0, "started": 500.0}
+    cpu_before = {"api": 1.0, "idle": 5.0}
+    cpu_after = {"api": 3.0, "idle": 5.0, "started": 0.5}
+    assert cost.per_unit_us(cpu_before, cpu_after, 1000) == {"api": 2000.0, "started": 500.0}

@@ -17,7 +17,7 @@ def subject(name: str, **samples: Sample) -> Subject:
 
 def report(*left_out: str) -> BenchReport:
     requests = {"api": 100.0, "gateway": 50.0, "postgres": 100.0, "valkey": 10.0}
-    used = {"api": 250.0, "worker": 600.0, "relay": 60.0, "postgres": 500.0, "rabbitmq": 120.0}
+    usage = {"api": 250.0, "worker": 600.0, "relay": 60.0, "postgres": 500.0, "rabbitmq": 120.0}
     subjects = [
         *(
             subject(name, gateway=Sample(rate=1, cpu_us=requests))
@@ -25,7 +25,7 @@ def report(*left_out: str) -> BenchReport:
         ),
         subject("relay", relay=Sample(rate=20_000), broker=Sample(rate=30_000)),
         subject("worker", worker=Sample(rate=1_000)),
-        subject("whole", straight=Sample(rate=1, cpu_us=used)),
+        subject("whole", straight=Sample(rate=1, cpu_us=usage)),
     ]
     return BenchReport(
         at=dt.datetime(2026, 1, 31, tzinfo=dt.UTC),

@@ -21,12 +21,12 @@ from loadtest.bench import statements
 def test_every_name_has_a_value_and_every_variable_is_known(script: str) -> None:
     assert "%(" not in script
     text = re.sub(r"--.*", "", script)
-    used = set(re.findall(r"(?<!:):([a-z_]+)", text))
+    variables = set(re.findall(r"(?<!:):([a-z_]+)", text))
     computed = set(re.findall(r"\\set (\w+)", script))
     predefined = {"first", "last", "clients", "taken", "client_id"} | set(statements.CONSTANTS)
     if "\\gset" in script:
         predefined |= {"created_at", "id"}
-    assert used <= computed | predefined
+    assert variables <= computed | predefined
 
 
 def test_the_worker_takes_every_step_of_an_order() -> None:

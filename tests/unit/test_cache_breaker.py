@@ -13,9 +13,9 @@ def test_a_failure_opens_the_breaker_for_all_callers() -> None:
     breaker = Breaker(1, clock=Clock())
     breaker.enter()
     breaker.note_failure("slow")
-    with pytest.raises(RedisBypassed) as refused:
+    with pytest.raises(RedisBypassed) as error:
         breaker.enter()
-    assert refused.value.retry_after_s == 1
+    assert error.value.retry_after_s == 1
 
 
 def test_after_the_wait_one_caller_tries_and_the_others_keep_out() -> None:
@@ -77,9 +77,9 @@ def test_without_a_url_redis_is_always_bypassed() -> None:
     ],
 )
 def test_an_unusable_url_is_refused_without_telling_its_password(url: str) -> None:
-    with pytest.raises(SettingError, match="ORDERS_REDIS_URL") as refused:
+    with pytest.raises(SettingError, match="ORDERS_REDIS_URL") as error:
         Redis(CacheSettings(url=url))
-    assert "secret" not in str(refused.value)
+    assert "secret" not in str(error.value)
 
 
 def test_a_url_may_name_sentinels_or_a_cluster() -> None:

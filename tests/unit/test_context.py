@@ -16,22 +16,22 @@ def test_a_valid_pair_is_taken_over() -> None:
     assert ids == context.Context("a.B-9_z", TRACE, SPAN, sampled=True)
 
 
-@pytest.mark.parametrize("sent", [None, "", "x" * 65, "a b", "a\nb", "é", "a\n"])
-def test_an_unusable_correlation_id_is_replaced(sent: str | None) -> None:
-    ids, _ = context.accept(sent, None)
+@pytest.mark.parametrize("header", [None, "", "x" * 65, "a b", "a\nb", "é", "a\n"])
+def test_an_unusable_correlation_id_is_replaced(header: str | None) -> None:
+    ids, _ = context.accept(header, None)
     assert re.fullmatch(r"[0-9a-f]{32}", ids.correlation_id)
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "header",
     [
         None, "", f"ff-{TRACE}-{SPAN}-01", f"00-{'0' * 32}-{SPAN}-01", f"00-{TRACE}-{'0' * 16}-01",
         f"00-{TRACE.upper()}-{SPAN}-01", f"00-{TRACE}-{SPAN}", f"00-{TRACE}-{SPAN}-01x",
         f"00-{TRACE}-{SPAN}-01-more",
     ],
 )  # fmt: skip
-def test_a_malformed_traceparent_starts_a_new_trace(sent: str | None) -> None:
-    ids, remote = context.accept(None, sent)
+def test_a_malformed_traceparent_starts_a_new_trace(header: str | None) -> None:
+    ids, remote = context.accept(None, header)
     assert not remote
     assert ids.trace_id != TRACE
 

@@ -59,9 +59,9 @@ def test_a_failure_speaks_for_the_server_while_it_is_tried_again() -> None:
 def test_what_libpq_cannot_read_is_refused_by_name_and_not_repeated(
     settings: dict[str, str], variable: str
 ) -> None:
-    with pytest.raises(SettingError, match=f"^{variable} is wrong") as refused:
+    with pytest.raises(SettingError, match=f"^{variable} is wrong") as error:
         connection.sessions(DatabaseSettings(**settings))  # type: ignore[arg-type]
-    assert "secret" not in str(refused.value)
+    assert "secret" not in str(error.value)
     with pytest.raises(SettingError, match="ORDERS_DATABASE_REPLICA_URL is wrong"):
         connection.replica("postgresql://u:secret@h/db?no_such=1")
 
@@ -80,15 +80,15 @@ def test_what_libpq_cannot_read_is_refused_by_name_and_not_repeated(
     ],
 )
 def test_hosts_that_cannot_be_used_are_refused_by_name(query: str, fault: str) -> None:
-    with pytest.raises(SettingError, match=f"^ORDERS_DATABASE_URL is wrong: .*{fault}") as refused:
+    with pytest.raises(SettingError, match=f"^ORDERS_DATABASE_URL is wrong: .*{fault}") as error:
         Server(f"postgresql://u:secret@/orders?{query}")
-    assert "secret" not in str(refused.value)
+    assert "secret" not in str(error.value)
 
 
 def test_two_hosts_need_no_word_about_writes() -> None:
     """The default of libpq would take a standby."""
     for word in ("", "?target_session_attrs=any", "?target_session_attrs=primary"):
-        written = Server(f"postgresql://a,b/orders{word}").conninfo()
-        assert "target_session_attrs=read-write" in written
+        conninfo = Server(f"postgresql://a,b/orders{word}").conninfo()
+        assert "target_session_attrs=read-write" in conninfo
     replica = Server("postgresql://a,b/orders?target_session_attrs=standby", writes=False)
     assert "target_session_attrs=standby" in replica.conninfo()

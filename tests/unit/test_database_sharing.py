@@ -45,8 +45,8 @@ class Server:
         if self._failure is not None:
             raise self._failure
         return {
-            place: 2 * number
-            for place, number in enumerate(numbers)
+            index: 2 * number
+            for index, number in enumerate(numbers)
             if number not in self._left_out
         }
 
@@ -72,7 +72,7 @@ def test_callers_who_come_while_a_statement_runs_share_the_next() -> None:
     server = Server()
     futures = server.at_once(1, 2, 3, 4)
     assert [future.result() for future in futures] == [2, 4, 6, 8]
-    assert (server.singles, [sorted(part) for part in server.sets]) == ([0], [[1, 2, 3, 4]])
+    assert (server.singles, [sorted(members) for members in server.sets]) == ([0], [[1, 2, 3, 4]])
     assert server.shared.ask(5) == 10
     assert server.singles == [0, 5]
 
@@ -159,4 +159,4 @@ def test_each_of_many_callers_gets_the_answer_to_its_own_question() -> None:
         right = [threads.submit(asking(begin)) for begin in (1, 101, 201, 301)]
     assert all(future.result() for future in right)
     assert sum(map(len, server.sets)) + len(server.singles) >= 400
-    assert all(len(part) > 1 for part in server.sets)
+    assert all(len(members) > 1 for members in server.sets)

@@ -11,14 +11,14 @@ from orders.errors import Transient
 
 @pytest.mark.parametrize("error", [Transient("away"), ValueError("a bug"), OSError("a library")])
 def test_wake_ups_go_on_after_any_failure(error: Exception) -> None:
-    sent = threading.Semaphore(0)
+    signals = threading.Semaphore(0)
 
     def send() -> None:
-        sent.release()
+        signals.release()
         raise error
 
     with closing(Wakeup(send)) as wakeup:
         wakeup.start()
         for _ in range(3):
             wakeup.due()
-            assert sent.acquire(timeout=10)
+            assert signals.acquire(timeout=10)

@@ -47,10 +47,10 @@ def test_a_closed_connection_is_said_to_be_over_soon() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname(), source_address=own_address())
         port = client.getsockname()[1]
-        accepted, _ = server.accept()
+        connection, _ = server.accept()
         client.close()
-        assert accepted.recv(1) == b""
-        accepted.close()
+        assert connection.recv(1) == b""
+        connection.close()
         assert ports.busy(port)
         # On a busy machine the kernel takes up the other side's end a moment later.
         eventually(lambda: "TIME-WAIT" in ports.holder(port))
@@ -61,8 +61,8 @@ def test_what_a_server_left_behind_keeps_no_server_away() -> None:
     with socket.create_server(own_address()) as server:
         port = server.getsockname()[1]
         client = socket.create_connection(server.getsockname())
-        accepted, _ = server.accept()
-        accepted.close()
+        connection, _ = server.accept()
+        connection.close()
         assert client.recv(1) == b""
         client.close()
     assert not ports.busy(port)

@@ -9,15 +9,15 @@ from devstack import demo, report
 
 
 def test_an_event_is_one_line_with_name_word_time_and_address() -> None:
-    out = io.StringIO()
-    report.Report(out).event("postgres", "ready", 0.42, "127.0.0.1:25432")
-    assert out.getvalue().split() == ["postgres", "ready", "0.4", "s", "127.0.0.1:25432"]
+    output = io.StringIO()
+    report.Report(output).event("postgres", "ready", 0.42, "127.0.0.1:25432")
+    assert output.getvalue().split() == ["postgres", "ready", "0.4", "s", "127.0.0.1:25432"]
 
 
 def test_a_reader_that_has_gone_away_stops_nothing() -> None:
-    out = io.StringIO()
-    quiet = report.Report(out)
-    out.close()
+    output = io.StringIO()
+    quiet = report.Report(output)
+    output.close()
     quiet.line("nobody reads this")
 
 
@@ -42,10 +42,10 @@ def test_percentiles_are_values_that_occurred(percent: int, value: float) -> Non
 
 
 def test_no_latency_is_shown_of_what_did_not_happen() -> None:
-    out = io.StringIO()
-    Console(file=out, width=80).print(demo.latencies([]))
-    assert out.getvalue().count("│ - ") == 8
-    assert " ms" not in out.getvalue()
+    output = io.StringIO()
+    Console(file=output, width=80).print(demo.latencies([]))
+    assert output.getvalue().count("│ - ") == 8
+    assert " ms" not in output.getvalue()
 
 
 def test_a_users_requests_stay_below_the_rate_limit() -> None:

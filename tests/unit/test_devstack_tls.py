@@ -48,8 +48,8 @@ def test_a_pair_that_could_not_be_used_is_made_again(
     authority = Authority(tmp_path)
     pair = authority.server("a")
     certificate = x509.load_pem_x509_certificate(pair.certificate.read_bytes())
-    ours = x509.load_pem_x509_certificate(authority.bundle.read_bytes())
-    certificate.verify_directly_issued_by(ours)
+    own_certificate = x509.load_pem_x509_certificate(authority.bundle.read_bytes())
+    certificate.verify_directly_issued_by(own_certificate)
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*pair)
 
 
@@ -93,9 +93,9 @@ def test_what_the_user_trusts_stays_trusted(tmp_path: Path) -> None:
     trusted = tls.trusted_file(loaded).read_bytes()
     assert len(x509.load_pem_x509_certificates(trusted)) == 2
     # As in a shell that has the variables of the stack already.
-    again = load(state, SSL_CERT_FILE=variables["SSL_CERT_FILE"])
-    tls.prepare(again)
-    assert tls.authority_file(again).read_bytes() in tls.trusted_file(again).read_bytes()
+    pair = load(state, SSL_CERT_FILE=variables["SSL_CERT_FILE"])
+    tls.prepare(pair)
+    assert tls.authority_file(pair).read_bytes() in tls.trusted_file(pair).read_bytes()
 
 
 def test_processes_trust_others_only_where_a_server_is_the_user_s_own(tmp_path: Path) -> None:

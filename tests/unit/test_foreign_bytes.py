@@ -30,9 +30,9 @@ from orders.upstream.transport import HttpResponse, retry_after_s
 ANY = st.text(st.characters(max_codepoint=0xFF), max_size=60)  # as WSGI tunnels octets
 
 
-def joined(*parts: str, most: int = 8) -> st.SearchStrategy[str]:
+def joined(*parts: str, maximum: int = 8) -> st.SearchStrategy[str]:
     """Put parts of a grammar together in any order, beside anything else."""
-    return st.lists(st.sampled_from(parts) | ANY, max_size=most).map("".join)
+    return st.lists(st.sampled_from(parts) | ANY, max_size=maximum).map("".join)
 
 
 # -- media types (RFC 9110, 8.3) and what scrapers accept ----------------------------------------
@@ -129,10 +129,10 @@ def test_a_tag_is_known_only_where_it_is_listed(etag: str, tags: str) -> None:
 
 @given(correlation=ANY, traceparent=joined("00-", "a" * 32, "-", "b" * 16, "01", "ff", "0" * 32))
 def test_ids_of_strangers_are_taken_whole_or_replaced(correlation: str, traceparent: str) -> None:
-    accepted, remote = context.accept(correlation, traceparent)
-    assert accepted.traceparent.isascii()
-    assert 1 <= len(accepted.correlation_id) <= 64
-    assert not remote or accepted.trace_id in traceparent
+    context_of_request, remote = context.accept(correlation, traceparent)
+    assert context_of_request.traceparent.isascii()
+    assert 1 <= len(context_of_request.correlation_id) <= 64
+    assert not remote or context_of_request.trace_id in traceparent
 
 
 # -- answers of other servers --------------------------------------------------------------------

@@ -78,6 +78,6 @@ def test_a_deferred_package_is_complete_when_a_name_of_it_is_used(
 
 @pytest.mark.parametrize("package", ["sys", "not_installed_anywhere"])
 def test_nothing_is_deferred_of_what_is_imported_or_not_there(package: str) -> None:
-    before = sys.modules.get(package)
+    module_before = sys.modules.get(package)
     defer(package)
-    assert sys.modules.get(package) is before
+    assert sys.modules.get(package) is module_before

@@ -127,9 +127,9 @@ def test_completed_means_captured_and_committed() -> None:
     assert kinds(facts, [capture()], []) == [Breach.OVERSOLD]
     assert kinds(facts, [capture()], [units(StockStatus.RELEASED)]) == [Breach.OVERSOLD]
     assert kinds(facts, [capture()], [*SOLD, units(StockStatus.COMMITTED)]) == [Breach.STOCK_HELD]
-    [held] = findings(facts, [capture()], [units(StockStatus.RESERVED)])
-    assert held.kind is Breach.STOCK_HELD
-    assert held.due_at is not None
+    [finding] = findings(facts, [capture()], [units(StockStatus.RESERVED)])
+    assert finding.kind is Breach.STOCK_HELD
+    assert finding.due_at is not None
 
 
 def test_an_order_that_is_gone_is_lost_as_long_as_something_is_left_of_it() -> None:

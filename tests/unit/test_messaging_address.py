@@ -62,11 +62,11 @@ def test_a_password_may_have_commas() -> None:
 def test_what_cannot_be_an_address_is_refused_by_name_without_the_password(
     url: str, reason: str
 ) -> None:
-    with pytest.raises(SettingError) as refused:
+    with pytest.raises(SettingError) as error:
         parsed(url)
-    assert "ORDERS_AMQP_URL is wrong: " in str(refused.value)
-    assert reason in str(refused.value)
-    assert "secret" not in str(refused.value)
+    assert "ORDERS_AMQP_URL is wrong: " in str(error.value)
+    assert reason in str(error.value)
+    assert "secret" not in str(error.value)
 
 
 def test_every_host_is_tried_once_before_any_is_tried_again() -> None:
@@ -78,10 +78,10 @@ def test_every_host_is_tried_once_before_any_is_tried_again() -> None:
 
 def test_after_a_loss_the_others_are_tried_first() -> None:
     hosts = Hosts(addresses(MessagingSettings(url="amqp://a,b,c/"), "test"))
-    lost = hosts.next().host
+    host = hosts.next().host
     hosts.lost()
     nexts = [hosts.next().host, hosts.next().host]
-    assert {lost, *nexts} == {"a", "b", "c"}
+    assert {host, *nexts} == {"a", "b", "c"}
     assert not hosts.untried
 
 

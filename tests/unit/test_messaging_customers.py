@@ -6,9 +6,9 @@ from orders.messaging.envelope import FEW, customer_of
 HOT, OTHER, THIRD = 1, 2, 3
 
 
-def with_many(most: int = 10) -> InHand:
+def with_many(maximum: int = 10) -> InHand:
     """Return the counts of a worker that holds many messages of a customer."""
-    in_hand = InHand(most)
+    in_hand = InHand(maximum)
     for _ in range(FEW + 1):
         assert not in_hand.add(HOT)
     return in_hand
@@ -27,12 +27,12 @@ def test_customers_with_few_messages_have_priority_over_one_with_many() -> None:
 
 
 def test_ten_messages_of_a_customer_have_priority() -> None:
-    in_hand = with_many(most=100)
+    in_hand = with_many(maximum=100)
     assert [in_hand.add(OTHER) for _ in range(FEW + 1)] == [True] * FEW + [False]
 
 
 def test_only_so_many_messages_have_priority_at_a_time() -> None:
-    in_hand = with_many(most=2)
+    in_hand = with_many(maximum=2)
     assert [in_hand.add(customer) for customer in (2, 3, 4)] == [True, True, False]
     in_hand.remove(4, priority=False)
     assert not in_hand.add(4)

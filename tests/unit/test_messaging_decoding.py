@@ -57,9 +57,9 @@ def worked_on(delivery: Delivery) -> None:
             verdict.replay_copy(delivery, "", "order-processing"),
         ]
         for copy in copies:
-            sent = b"".join(copy.properties.encode())
-            assert len(sent) < verdict.LARGEST_HEADERS_BYTES + 4096
-            assert delivered(sent).fault is None, "what we send can be read"
+            message = b"".join(copy.properties.encode())
+            assert len(message) < verdict.LARGEST_HEADERS_BYTES + 4096
+            assert delivered(message).fault is None, "what we send can be read"
     describe_letter(delivery)
 
 
@@ -100,8 +100,8 @@ ENCODERS = [
 def properties(draw: some.DrawFn) -> bytes:
     """Draw property lists that follow AMQP's grammar, whatever their contents."""
     present = draw(some.lists(some.booleans(), min_size=14, max_size=14))
-    flags = sum(1 << (15 - place) for place, is_present in enumerate(present) if is_present)
-    values = [draw(ENCODERS[place]) for place, is_present in enumerate(present) if is_present]
+    flags = sum(1 << (15 - index) for index, is_present in enumerate(present) if is_present)
+    values = [draw(ENCODERS[index]) for index, is_present in enumerate(present) if is_present]
     return struct.pack(">H", flags) + b"".join(values)
 
 
@@ -129,11 +129,11 @@ def test_strange_values_are_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_a_broken_table_leaves_the_other_properties(name: str) -> None:
-    sent = raw(UNREADABLE[name])
-    delivery = delivered(sent.encode()[0])
+    message = raw(UNREADABLE[name])
+    delivery = delivered(message.encode()[0])
     assert delivery.fault is not None
     assert (delivery.properties.message_id, delivery.properties.type) == (
-        sent.message_id, "order.created.v1",
+        message.message_id, "order.created.v1",
     )  # fmt: skip
     assert decoding.UNREADABLE in delivery.properties.headers
     with pytest.raises(Permanent, match="cannot be read"):

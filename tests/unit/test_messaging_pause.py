@@ -113,12 +113,12 @@ def test_whoever_waits_goes_on_when_the_probe_succeeds_and_ends_with_the_process
 def test_a_delivery_that_is_lost_is_let_go_of() -> None:
     pause = Pause("q")
     pause.leave(NextAction.WORK, away(after_s=60))
-    held = threading.Event()
-    held.set()
+    blocked = threading.Event()
+    blocked.set()
     actions: list[NextAction | None] = []
-    thread = threading.Thread(target=lambda: actions.append(pause.enter(LATER_S, held.is_set)))
+    thread = threading.Thread(target=lambda: actions.append(pause.enter(LATER_S, blocked.is_set)))
     thread.start()
-    held.clear()
+    blocked.clear()
     pause.wake()
     thread.join(10)
     assert actions == [None]

@@ -186,9 +186,9 @@ def test_an_end_that_is_read_again_is_no_order_that_ended() -> None:
     clock = Clock()
     turns = shared(10, clock=clock)
     turns.take([row(seq) for seq in range(30)])
-    refused = ended(0)
+    refusal = ended(0)
     for _ in range(3):
-        turns.take([refused])
+        turns.take([refusal])
         clock.now_s += 2
     assert len(turns.due(100)) == 20
 
@@ -237,9 +237,9 @@ def test_rows_that_name_no_customer_never_wait() -> None:
 
 def test_beyond_what_memory_is_meant_for_rows_are_published() -> None:
     turns = shared(10)
-    most = 20_000
-    turns.take([row(seq) for seq in range(10 + most)])
-    assert turns.parked == most
+    maximum = 20_000
+    turns.take([row(seq) for seq in range(10 + maximum)])
+    assert turns.parked == maximum
     assert numbers(turns.take([row(50_000)])) == [50_000]
 
 

@@ -68,24 +68,24 @@ def test_an_error_nobody_foresaw_is_tried_again_and_its_text_is_kept_back() -> N
 
 
 def test_an_outage_uses_up_no_tries_and_is_waited_out_in_short_tiers() -> None:
-    away = Unavailable("payment: status 503", dependency="payment", pause=False)
-    decided = verdict.judge(away, 8, POLICY)
-    assert decided == Retry(SHORT, "unavailable", f"Unavailable: {away}", spent=False)
+    outage = Unavailable("payment: status 503", dependency="payment", pause=False)
+    decided = verdict.judge(outage, 8, POLICY)
+    assert decided == Retry(SHORT, "unavailable", f"Unavailable: {outage}", spent=False)
     assert isinstance(decided, Retry)
     assert verdict.put_off(dead_letter(), decided, 8, NOW).properties.headers["x-attempt"] == 8
-    later = verdict.judge(away, 8, POLICY, 3600)
-    assert isinstance(later, Retry)
-    assert later.tier is MIDDLE
+    next_verdict = verdict.judge(outage, 8, POLICY, 3600)
+    assert isinstance(next_verdict, Retry)
+    assert next_verdict.tier is MIDDLE
 
 
 def test_an_outage_of_a_whole_day_ends_with_a_person() -> None:
-    away = Unavailable("payment: status 503", dependency="payment", pause=False)
+    outage = Unavailable("payment: status 503", dependency="payment", pause=False)
     failing_since: dict[str, object] = {
         "x-first-failed-at": (NOW - dt.timedelta(days=1)).isoformat()
     }
     failing_for_s = verdict.failing_for_s(dead_letter(failing_since), NOW)
-    decided = verdict.judge(away, 1, POLICY, failing_for_s)
-    assert decided == Dead("unavailable", f"Unavailable: {away}")
+    decided = verdict.judge(outage, 1, POLICY, failing_for_s)
+    assert decided == Dead("unavailable", f"Unavailable: {outage}")
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2026-01-30T00:00:00", 5, ["x"]])
@@ -107,8 +107,8 @@ def test_a_copy_waits_in_its_tier_and_counts_the_try() -> None:
 
 
 def test_the_first_failure_is_remembered() -> None:
-    later = dead_letter({"x-first-failed-at": "2026-01-30T00:00:00+00:00", "x-attempt": 2})
-    copy = verdict.put_off(later, Retry(SHORT, "why", "e"), 2, NOW)
+    next_verdict = dead_letter({"x-first-failed-at": "2026-01-30T00:00:00+00:00", "x-attempt": 2})
+    copy = verdict.put_off(next_verdict, Retry(SHORT, "why", "e"), 2, NOW)
     assert copy.properties.headers["x-first-failed-at"] == "2026-01-30T00:00:00+00:00"
 
 

@@ -38,5 +38,5 @@ def test_an_unknown_constant_is_refused() -> None:
 
 
 def test_each_property_that_has_to_fail_holds_in_the_unchanged_model() -> None:
-    held = {name for case in HOLD for name in (*case.invariants, *case.properties)}
-    assert {case.fails for case in FAIL} <= held
+    names = {name for case in HOLD for name in (*case.invariants, *case.properties)}
+    assert {case.fails for case in FAIL} <= names

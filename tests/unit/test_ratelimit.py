@@ -54,22 +54,22 @@ def decisions(name: str) -> float:
 
 
 def test_without_redis_this_process_limits_alone_and_counts_it() -> None:
-    before = decisions("fallback_allowed"), decisions("fallback_refused")
+    count_before = decisions("fallback_allowed"), decisions("fallback_refused")
     until_border_s = 60 - time.time() % 60
     if until_border_s < 1:  # the windows of the stand-in begin at full minutes
         time.sleep(until_border_s)
-    here = limiter(requests=5)
-    results = [here.decide("somebody")[0] for _ in range(7)]
+    rate_limiter = limiter(requests=5)
+    results = [rate_limiter.decide("somebody")[0] for _ in range(7)]
     assert [d.allowed for d in results] == [True] * 5 + [False] * 2
     assert [d.remaining for d in results] == [4, 3, 2, 1, 0, 0, 0]
-    assert here.decide("somebody else")[0].allowed
+    assert rate_limiter.decide("somebody else")[0].allowed
     after = decisions("fallback_allowed"), decisions("fallback_refused")
-    assert (after[0] - before[0], after[1] - before[1]) == (6, 2)
+    assert (after[0] - count_before[0], after[1] - count_before[1]) == (6, 2)
 
 
 def test_threads_do_not_count_here_at_once() -> None:
     """Else one of them starts a timer of `limits` that another has started, and is answered 500."""
-    here = limiter()
+    rate_limiter = limiter()
     both, met = threading.Barrier(2), []
 
     class Timer:
@@ -79,18 +79,18 @@ def test_threads_do_not_count_here_at_once() -> None:
                 met.append(True)
             return True
 
-    storage: Any = here._default._local.storage
+    storage: Any = rate_limiter._default._local.storage
     storage.timer.join()
     storage.timer = Timer()
     with ThreadPoolExecutor(2) as threads:
-        decided = list(threads.map(here.decide, ["somebody", "somebody else"]))
+        decided = list(threads.map(rate_limiter.decide, ["somebody", "somebody else"]))
     assert [decision.allowed for decision, _ in decided] == [True, True]
     assert not met
 
 
 def test_every_answer_says_the_policy_and_what_is_left() -> None:
-    here = limiter(requests=2)
-    headers = dict(here.headers(here.decide("somebody")[0]))
+    rate_limiter = limiter(requests=2)
+    headers = dict(rate_limiter.headers(rate_limiter.decide("somebody")[0]))
     assert headers.keys() == {"RateLimit-Policy", "RateLimit"}
     assert headers["RateLimit-Policy"] == '"default";q=2;w=60'
     remaining, _, seconds = headers["RateLimit"].removeprefix('"default";r=').partition(";t=")
@@ -99,13 +99,13 @@ def test_every_answer_says_the_policy_and_what_is_left() -> None:
 
 
 def test_a_refusal_says_when_to_come_back() -> None:
-    here = limiter(requests=1)
-    here.decide("somebody")
-    refused = here.decide("somebody")[0]
-    headers = dict(here.headers(refused))
-    assert headers["RateLimit"] == f'"default";r=0;t={refused.reset_s}'
-    assert headers["Retry-After"] == str(refused.retry_after_s)
-    assert 1 <= refused.retry_after_s <= 61
+    rate_limiter = limiter(requests=1)
+    rate_limiter.decide("somebody")
+    refusal = rate_limiter.decide("somebody")[0]
+    headers = dict(rate_limiter.headers(refusal))
+    assert headers["RateLimit"] == f'"default";r=0;t={refusal.reset_s}'
+    assert headers["Retry-After"] == str(refusal.retry_after_s)
+    assert 1 <= refusal.retry_after_s <= 61
 
 
 @pytest.mark.parametrize("principal", ["", "a/b", "k\r\nSET x 1\r\n", "ä€𝄞", "x" * 10_000])

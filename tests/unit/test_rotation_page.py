@@ -36,9 +36,9 @@ def test_every_field_of_the_resource_that_names_a_secret_is_in_the_table() -> No
 
 
 def test_every_row_says_how_and_names_a_test_or_that_there_is_none() -> None:
-    for _, holder, way, how, tests in rows():
+    for _, holder, method, how, tests in rows():
         assert holder, how
-        assert way in {"roll-out", "file", "fetched", "read again", "by itself"}
+        assert method in {"roll-out", "file", "fetched", "read again", "by itself"}
         assert tests == "–" or re.findall(r"test_\w+\.py", tests), how
         for path in re.findall(r"`([\w/]+\.py)`", tests):
             assert (REPOSITORY / "tests" / path).exists(), path

@@ -45,9 +45,9 @@ def test_five_failures_in_a_row_open_it(breaker: Breaker) -> None:
     call(breaker, failed=True)
     assert breaker.state == "open"
     assert exported() == 2
-    with pytest.raises(CircuitOpen) as refused:
+    with pytest.raises(CircuitOpen) as error:
         breaker.enter()
-    assert refused.value.retry_after_s == RESET_S
+    assert error.value.retry_after_s == RESET_S
 
 
 def test_a_success_between_failures_keeps_it_closed(breaker: Breaker) -> None:
@@ -59,9 +59,9 @@ def test_a_success_between_failures_keeps_it_closed(breaker: Breaker) -> None:
 def test_it_refuses_until_the_reset_time_is_over(breaker: Breaker, clock: Clock) -> None:
     opened(breaker)
     clock.now_s += RESET_S - 1
-    with pytest.raises(CircuitOpen) as refused:
+    with pytest.raises(CircuitOpen) as error:
         breaker.enter()
-    assert refused.value.retry_after_s == pytest.approx(1)
+    assert error.value.retry_after_s == pytest.approx(1)
 
 
 def test_a_good_probe_closes_it(breaker: Breaker, clock: Clock) -> None:

@@ -89,9 +89,9 @@ def test_a_failure_is_unknown_and_is_remembered_too(error: Exception) -> None:
 def test_required_refuses_what_is_unknown() -> None:
     shelf = Shelf()
     shelf.error = Transient("slow")
-    with pytest.raises(Transient) as refused:
+    with pytest.raises(Transient) as error:
         AdmissionCheck(shelf, "required").check(1, 1)
-    assert refused.value.retry_after_s == 1
+    assert error.value.retry_after_s == 1
 
 
 def test_required_tells_sufficient_from_insufficient() -> None:

@@ -81,9 +81,9 @@ def test_a_setting_that_is_not_named_is_refused(allowed: str) -> None:
         "ORDERS_TLS_UNVERIFIED": allowed,
     }
     for group in (MessagingSettings, UpstreamSettings, DatabaseSettings):
-        with pytest.raises(SettingError, match=r"is refused: .*or name ORDERS_") as refused:
+        with pytest.raises(SettingError, match=r"is refused: .*or name ORDERS_") as error:
             settings.load(group, environ)
-        assert "secret" not in str(refused.value)
+        assert "secret" not in str(error.value)
 
 
 def test_a_setting_that_is_named_is_taken() -> None:

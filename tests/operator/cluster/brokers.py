@@ -27,15 +27,15 @@ class Rabbit:
         self.session = requests.Session()
         self.session.auth = (rabbitmq.USER, PASSWORD)
 
-    def call(self, method: str, place: str, **options: Any) -> Any:
+    def call(self, method: str, address: str, **options: Any) -> Any:
         """Ask the management API."""
-        answer = self.session.request(method, f"{self.url}/api/{place}", timeout=10, **options)
+        answer = self.session.request(method, f"{self.url}/api/{address}", timeout=10, **options)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
-    def has(self, place: str) -> bool:
+    def has(self, address: str) -> bool:
         """Return whether something is there."""
-        return self.session.get(f"{self.url}/api/{place}", timeout=30).ok
+        return self.session.get(f"{self.url}/api/{address}", timeout=30).ok
 
     def address(self, vhost: str, password: str = PASSWORD) -> Address:
         """Name a virtual host."""
@@ -43,8 +43,8 @@ class Rabbit:
 
     def amqp_url(self, vhost: str) -> str:
         """Name a virtual host for clients."""
-        place = f"127.0.0.1:{self.amqp_port}/{quote(vhost, safe='')}"
-        return f"amqp://{rabbitmq.USER}:{PASSWORD}@{place}"
+        address = f"127.0.0.1:{self.amqp_port}/{quote(vhost, safe='')}"
+        return f"amqp://{rabbitmq.USER}:{PASSWORD}@{address}"
 
 
 @contextmanager

@@ -92,7 +92,7 @@ class Orderctl:
 
     def changes(self, manifest: Object, namespace: str) -> set[tuple[str, str, str]]:
         """Return what a plan says, as (action, kind, name)."""
-        ended = self.plan(manifest, namespace, "-o", "json")
-        assert ended.returncode in {0, 2}, ended.stderr + ended.stdout
-        (plan,) = json.loads(ended.stdout)
+        process = self.plan(manifest, namespace, "-o", "json")
+        assert process.returncode in {0, 2}, process.stderr + process.stdout
+        (plan,) = json.loads(process.stdout)
         return {(change["action"], change["kind"], change["name"]) for change in plan["changes"]}

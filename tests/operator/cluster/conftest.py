@@ -120,10 +120,10 @@ def kubeconfig_for(plane: Cluster) -> Callable[[str, str, str], Path]:
             "current-context": "test",
         }
         file = plane.folder / f"{name}.kubeconfig"
-        part = file.with_suffix(".part")
-        part.touch(mode=0o600)
-        part.write_text(yaml.safe_dump(content))
-        return part.rename(file)
+        draft = file.with_suffix(".part")
+        draft.touch(mode=0o600)
+        draft.write_text(yaml.safe_dump(content))
+        return draft.rename(file)
 
     return write
 
@@ -236,9 +236,9 @@ def _stop_operators_of_the_test(operators: list[Running]) -> Iterator[None]:
 
     Operators of a module are started before this fixture, and stay.
     """
-    before = len(operators)
+    count_before = len(operators)
     yield
-    _stop(operators[before:])
+    _stop(operators[count_before:])
 
 
 def _stop(operators: list[Running]) -> None:

@@ -23,11 +23,11 @@ _PINNED: Final = re.compile(r"^([a-z0-9-]+)==", re.MULTILINE)
 def python(folder: Path) -> Path:
     """Make an environment of links to the packages of the operator's lock file."""
     venv.create(folder, symlinks=True)
-    place = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
+    purelib = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
     tops = {_REPOSITORY / ours for ours in _OURS}
     tops |= {top for name in _PINNED.findall(_LOCK.read_text()) for top in _tops(name)}
     for top in tops:
-        (place / top.name).symlink_to(top)
+        (purelib / top.name).symlink_to(top)
     return folder / "bin" / "python"
 
 

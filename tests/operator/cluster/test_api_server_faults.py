@@ -145,24 +145,24 @@ def settled(
 
 def _comes_back(api: Api, namespace: str) -> Callable[[], bool]:
     """Delete a child by hand; return whether another is in its place."""
-    place = ("v1", "services", namespace, "minimal-api")
-    uid = api.get(*place)["metadata"]["uid"]
-    api.delete(*place)
-    return lambda: api.exists(*place) and api.get(*place)["metadata"]["uid"] != uid
+    key = ("v1", "services", namespace, "minimal-api")
+    uid = api.get(*key)["metadata"]["uid"]
+    api.delete(*key)
+    return lambda: api.exists(*key) and api.get(*key)["metadata"]["uid"] != uid
 
 
 def test_a_watch_whose_place_is_gone_lists_anew(api: Api, proxy: FaultProxy, settled: str) -> None:
-    refused: set[str] = set()
+    refused_paths: set[str] = set()
 
     def refuse(request: Request) -> Fault | None:
-        if not request.is_watch or request.path in refused:
+        if not request.is_watch or request.path in refused_paths:
             return None
-        refused.add(request.path)
+        refused_paths.add(request.path)
         return Refuse(410)
 
     with proxy.with_fault(refuse):
         proxy.cut_watches()
-        api.wait(lambda: len(refused) >= 10)
+        api.wait(lambda: len(refused_paths) >= 10)
         api.wait(_comes_back(api, settled))
 
 
@@ -231,8 +231,8 @@ def leader(
 
 
 def _lease(api: Api) -> Object:
-    place = ("coordination.k8s.io/v1", "leases", "orders-system", "behind")
-    spec: Object = api.get(*place)["spec"] if api.exists(*place) else {}
+    key = ("coordination.k8s.io/v1", "leases", "orders-system", "behind")
+    spec: Object = api.get(*key)["spec"] if api.exists(*key) else {}
     return spec
 
 
@@ -269,8 +269,8 @@ def test_a_leader_that_is_cut_off_stops_before_another_may_begin(
     api.wait(lambda: _lease(api).get("holderIdentity", "").endswith(f"-{operator.process.pid}"))
     api.wait(lambda: _operator_ready(api, operator))
     with proxy.with_fault(lambda _: Hang()):
-        cut_at_s, before = machine_time_s(), operator.log.read_text().count("work.ended")
-        api.wait(lambda: operator.log.read_text().count("work.ended") > before)
+        cut_at_s, count_before = machine_time_s(), operator.log.read_text().count("work.ended")
+        api.wait(lambda: operator.log.read_text().count("work.ended") > count_before)
         took_s = machine_time_s() - cut_at_s
         assert operator.process.wait(60) == 1  # up to 5 s later, which kopf gives its own tasks
     figure("cut_off_leader_ended_after_s", took_s)
@@ -325,8 +325,8 @@ def test_a_watch_of_resources_refused_outright_ends_the_process_and_the_next_one
     began_at = time.monotonic()
 
     def refuse(request: Request) -> Fault | None:
-        refused = request.is_watch and request.path == watched
-        return Refuse(410, at_once=True) if refused else None
+        is_refused = request.is_watch and request.path == watched
+        return Refuse(410, at_once=True) if is_refused else None
 
     with proxy.with_fault(refuse):
         proxy.cut_watches()

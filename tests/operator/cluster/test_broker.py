@@ -73,8 +73,8 @@ def test_messages_are_counted(rabbit: Rabbit, vhost: str, example: Example) -> N
         "payload": "{}",
         "payload_encoding": "string",
     }
-    place = f"exchanges/{quote(vhost, safe='')}/orders/publish"
-    assert rabbit.call("POST", place, json=message) == {"routed": True}
+    path = f"exchanges/{quote(vhost, safe='')}/orders/publish"
+    assert rabbit.call("POST", path, json=message) == {"routed": True}
 
     async def look(management: Management) -> Broker:
         return await management.read()
@@ -110,8 +110,8 @@ def test_a_broker_that_is_not_there_is_worth_trying_again() -> None:
 def test_a_queue_of_another_type_is_told_and_left_alone(
     rabbit: Rabbit, vhost: str, example: Example
 ) -> None:
-    place = f"queues/{quote(vhost, safe='')}/order-processing"
-    rabbit.call("PUT", place, json={"durable": True, "arguments": {"x-queue-type": "classic"}})
+    path = f"queues/{quote(vhost, safe='')}/order-processing"
+    rabbit.call("PUT", path, json={"durable": True, "arguments": {"x-queue-type": "classic"}})
     remaining = _applied(rabbit, vhost, _at(example, vhost))
     assert remaining.queues == ()
     (mismatch,) = remaining.mismatches
@@ -142,8 +142,8 @@ def with_broker(
     api: Api, rabbit: Rabbit, vhost: str, namespace: str, example: Example
 ) -> Callable[..., None]:
     """Apply a minimal resource that has a broker; keywords go into `messaging`."""
-    place = f"127.0.0.1:{rabbit.amqp_port}/{quote(vhost, safe='')}"
-    url = f"amqp://{rabbitmq.USER}:{PASSWORD}@{place}"
+    address = f"127.0.0.1:{rabbit.amqp_port}/{quote(vhost, safe='')}"
+    url = f"amqp://{rabbitmq.USER}:{PASSWORD}@{address}"
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -404,8 +404,8 @@ def _verdict(api: Api, namespace: str, name: str, kind: str = "TopologyReady") -
 
 
 def _limit(rabbit: Rabbit, vhost: str) -> int:
-    place = f"policies/{quote(vhost, safe='')}/orders:queue:order-processing"
-    limit: int = rabbit.call("GET", place)["definition"]["delivery-limit"]
+    path = f"policies/{quote(vhost, safe='')}/orders:queue:order-processing"
+    limit: int = rabbit.call("GET", path)["definition"]["delivery-limit"]
     return limit
 
 
@@ -452,8 +452,8 @@ def test_of_two_resources_in_a_virtual_host_the_older_has_it(
 def test_a_queue_made_otherwise_is_told_with_both_values_and_keeps_its_messages(
     api: Api, rabbit: Rabbit, vhost: str, namespace: str, with_broker: Callable[..., None]
 ) -> None:
-    place = f"queues/{quote(vhost, safe='')}/order-processing"
-    rabbit.call("PUT", place, json={"durable": True, "arguments": {"x-queue-type": "classic"}})
+    path = f"queues/{quote(vhost, safe='')}/order-processing"
+    rabbit.call("PUT", path, json={"durable": True, "arguments": {"x-queue-type": "classic"}})
     with_broker()
     api.wait(lambda: _topology(api, namespace) == ("False", "Mismatch"))
     message = _verdict(api, namespace, "minimal")[1]
@@ -461,7 +461,7 @@ def test_a_queue_made_otherwise_is_told_with_both_values_and_keeps_its_messages(
     assert "quorum" in message
     assert _verdict(api, namespace, "minimal", "Degraded")[0] == "Problems"
     time.sleep(3)  # more than one look
-    assert rabbit.call("GET", place)["type"] == "classic"
+    assert rabbit.call("GET", path)["type"] == "classic"
 
 
 @pytest.mark.usefixtures("operator")
@@ -494,11 +494,11 @@ def test_an_exchange_that_obeys_another_policy_is_told(
         "apply-to": "exchanges",
         "priority": 50,
     }
-    place = f"policies/{quote(vhost, safe='')}/elsewhere"
-    rabbit.call("PUT", place, json=other)
+    path = f"policies/{quote(vhost, safe='')}/elsewhere"
+    rabbit.call("PUT", path, json=other)
     api.wait(lambda: _topology(api, namespace) == ("False", "PolicyShadowed"))
     assert "exchange orders obeys policy 'elsewhere'" in _verdict(api, namespace, "minimal")[1]
-    rabbit.call("DELETE", place)
+    rabbit.call("DELETE", path)
     api.wait(lambda: _in_place(api, namespace))
 
 
@@ -509,8 +509,8 @@ def test_what_an_administrator_limits_is_told_and_can_be_agreed_to(
     with_broker()
     api.wait(lambda: _in_place(api, namespace))
     strict = {"pattern": "^order-", "definition": {"max-length": 1000}, "apply-to": "queues"}
-    place = f"operator-policies/{quote(vhost, safe='')}/strict"
-    rabbit.call("PUT", place, json=strict)
+    path = f"operator-policies/{quote(vhost, safe='')}/strict"
+    rabbit.call("PUT", path, json=strict)
     api.wait(lambda: _topology(api, namespace) == ("False", "OperatorPolicyLimits"))
     message = _verdict(api, namespace, "minimal")[1]
     assert "has max-length 1000 instead of 1000000 by operator policy 'strict'" in message
@@ -518,10 +518,10 @@ def test_what_an_administrator_limits_is_told_and_can_be_agreed_to(
     with_broker(maxLength=1000)
     api.wait(lambda: _in_place(api, namespace))
     losing = strict | {"definition": {"expires": 3_600_000}}
-    rabbit.call("PUT", place, json=losing)
+    rabbit.call("PUT", path, json=losing)
     api.wait(lambda: _topology(api, namespace) == ("False", "OperatorPolicyLosesMessages"))
     api.wait(lambda: _verdict(api, namespace, "minimal", "Ready")[0] == "TopologyNotReady")
-    rabbit.call("DELETE", place)
+    rabbit.call("DELETE", path)
     api.wait(lambda: _in_place(api, namespace))
 
 
@@ -541,11 +541,11 @@ def test_the_least_user_is_enough_and_a_lesser_one_is_told_what_it_lacks(
 @pytest.fixture
 def provisioned(api: Api, rabbit: Rabbit, namespace: str, example: Example) -> Iterator[Any]:
     """Give what applies a resource that asks for its virtual host and its user, of a password."""
-    name, place = f"own-{namespace}", f"127.0.0.1:{rabbit.amqp_port}"
+    name, address = f"own-{namespace}", f"127.0.0.1:{rabbit.amqp_port}"
     administrator = {"username": rabbitmq.USER, "password": PASSWORD}
 
     def apply(password: str) -> str:
-        url = f"amqp://{name}:{password}@{place}/{name}"
+        url = f"amqp://{name}:{password}@{address}/{name}"
         for secret, kind, data in (
             ("orders-messaging", "Opaque", {"url": url}),
             ("administrator", "kubernetes.io/basic-auth", administrator),
@@ -622,8 +622,8 @@ def test_brokers_that_hang_hold_up_no_other(
         with_broker()
         # Once, until the first requests are given up, all callers may wait for it.
         api.wait(lambda: _in_place(api, namespace))
-        place = f"queues/{quote(vhost, safe='')}/order-processing"
-        rabbit.call("DELETE", place)
-        api.wait(lambda: rabbit.has(place))
+        path = f"queues/{quote(vhost, safe='')}/order-processing"
+        rabbit.call("DELETE", path)
+        api.wait(lambda: rabbit.has(path))
         api.wait(lambda: _verdict(api, namespace, "hangs-7")[0] == "Unreachable")
         api.delete_all(*SERVICES, namespace)

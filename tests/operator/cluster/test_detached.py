@@ -37,8 +37,8 @@ def test_a_cluster_comes_up_once_answers_and_leaves_nothing(tmp_path: Path) -> N
         with cluster.session() as session:
             assert session.get(f"{cluster.url}/readyz", timeout=30).text == "ok"
         cluster.stop()
-        again = do("up")
-        assert (again.returncode, "already up" in again.stderr) == (1, True)
+        report = do("up")
+        assert (report.returncode, "already up" in report.stderr) == (1, True)
     finally:
         down = do("down")
     assert down.returncode == 0, down.stderr
@@ -47,4 +47,4 @@ def test_a_cluster_comes_up_once_answers_and_leaves_nothing(tmp_path: Path) -> N
 
 
 def _is_in(state: Path, process: psutil.Process) -> bool:
-    return any(str(state) in part for part in process.info["cmdline"] or [])
+    return any(str(state) in word for word in process.info["cmdline"] or [])

@@ -41,9 +41,9 @@ def _prepare(api: Api, manifest: Object, namespace: str) -> None:
         )
     sections = [
         manifest["spec"],
-        *(part for part in manifest["spec"].values() if isinstance(part, dict)),
+        *(section for section in manifest["spec"].values() if isinstance(section, dict)),
     ]
-    names = [part.get("podTemplate", {}).get("priorityClassName") for part in sections]
+    names = [section.get("podTemplate", {}).get("priorityClassName") for section in sections]
     for priority in filter(None, names):
         path = api.path("scheduling.k8s.io/v1", "priorityclasses")
         body = {"metadata": {"name": priority}, "value": 1000}

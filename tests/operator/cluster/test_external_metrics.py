@@ -218,7 +218,7 @@ def shop(
 
 
 @pytest.fixture
-def served(shop: Shop, replica: Any) -> Shop:
+def scaled_shop(shop: Shop, replica: Any) -> Shop:
     """Give a resource that the operator scales."""
     assert replica
     shop.apply(provider="Builtin")
@@ -226,57 +226,59 @@ def served(shop: Shop, replica: Any) -> Shop:
     return shop
 
 
-def test_workers_follow_the_queue(served: Shop, figure: Callable[[str, float], None]) -> None:
-    served.api.wait(lambda: served.condition() == ("True", "Builtin"))
-    served.fill(4 * PER_POD + 1)
-    figure("queue_to_more_workers_s", served.api.wait(lambda: served.workers() == 5))
-    served.empty()
-    figure("queue_to_fewer_workers_s", served.api.wait(lambda: served.workers() == 1))
+def test_workers_follow_the_queue(scaled_shop: Shop, figure: Callable[[str, float], None]) -> None:
+    scaled_shop.api.wait(lambda: scaled_shop.condition() == ("True", "Builtin"))
+    scaled_shop.fill(4 * PER_POD + 1)
+    figure("queue_to_more_workers_s", scaled_shop.api.wait(lambda: scaled_shop.workers() == 5))
+    scaled_shop.empty()
+    figure("queue_to_fewer_workers_s", scaled_shop.api.wait(lambda: scaled_shop.workers() == 1))
 
 
-def test_messages_being_worked_on_count(served: Shop) -> None:
-    served.fill(3)
+def test_messages_being_worked_on_count(scaled_shop: Shop) -> None:
+    scaled_shop.fill(3)
     connection = pika.BlockingConnection(
-        pika.URLParameters(served.rabbit.amqp_url(served.namespace))
+        pika.URLParameters(scaled_shop.rabbit.amqp_url(scaled_shop.namespace))
     )
     try:
         deliveries = [connection.channel().basic_get(QUEUE) for _ in range(2)]
         assert all(method is not None for method, _, _ in deliveries)
-        served.api.wait(lambda: served.depth() == 3)
+        scaled_shop.api.wait(lambda: scaled_shop.depth() == 3)
         time.sleep(6)  # longer than a tick of the queue: what was taken would be missing now
-        assert served.depth() == 3
+        assert scaled_shop.depth() == 3
     finally:
         connection.close()
 
 
-def test_a_broker_that_is_dead_leaves_the_workers_as_many_as_they_are(served: Shop) -> None:
-    served.fill(3 * PER_POD)
-    served.api.wait(lambda: served.workers() == 3)
-    served.rabbit.node.pause()
+def test_a_broker_that_is_dead_leaves_the_workers_as_many_as_they_are(scaled_shop: Shop) -> None:
+    scaled_shop.fill(3 * PER_POD)
+    scaled_shop.api.wait(lambda: scaled_shop.workers() == 3)
+    scaled_shop.rabbit.node.pause()
     try:
-        served.api.wait(lambda: served.depth() is None)
-        answer = served.ask("orderservice=minimal")
+        scaled_shop.api.wait(lambda: scaled_shop.depth() is None)
+        answer = scaled_shop.ask("orderservice=minimal")
         assert (answer.status_code, answer.json()["reason"]) == (503, "ServiceUnavailable")
-        served.api.wait(lambda: served.condition() == ("False", "FailedGetExternalMetric"))
+        scaled_shop.api.wait(
+            lambda: scaled_shop.condition() == ("False", "FailedGetExternalMetric")
+        )
         time.sleep(10)  # longer than the stabilisation of this control plane: 0 would have shown
-        assert served.workers() == 3
+        assert scaled_shop.workers() == 3
     finally:
-        served.rabbit.node.resume()
-    served.api.wait(lambda: served.condition() == ("True", "Builtin"))
+        scaled_shop.rabbit.node.resume()
+    scaled_shop.api.wait(lambda: scaled_shop.condition() == ("True", "Builtin"))
 
 
-def test_what_is_asked_wrongly_gets_an_error_that_kubernetes_reads(served: Shop) -> None:
-    unknown, unreadable = served.ask("", "other_metric"), served.ask("a b")
+def test_what_is_asked_wrongly_gets_an_error_that_kubernetes_reads(scaled_shop: Shop) -> None:
+    unknown, unreadable = scaled_shop.ask("", "other_metric"), scaled_shop.ask("a b")
     assert (unknown.status_code, unknown.json()["kind"]) == (404, "Status")
     assert (unreadable.status_code, unreadable.json()["reason"]) == (400, "BadRequest")
-    assert served.ask("orderservice=other").json()["items"] == []
+    assert scaled_shop.ask("orderservice=other").json()["items"] == []
 
 
-def test_the_metric_is_discovered(served: Shop) -> None:
-    groups = served.api.session.get(f"{served.api.url}/apis", timeout=30).json()["groups"]
+def test_the_metric_is_discovered(scaled_shop: Shop) -> None:
+    groups = scaled_shop.api.session.get(f"{scaled_shop.api.url}/apis", timeout=30).json()["groups"]
     assert "external.metrics.k8s.io" in {group["name"] for group in groups}
-    group_version = served.api.session.get(
-        f"{served.api.url}/apis/{GROUP_VERSION}", timeout=30
+    group_version = scaled_shop.api.session.get(
+        f"{scaled_shop.api.url}/apis/{GROUP_VERSION}", timeout=30
     ).json()
     assert [resource["name"] for resource in group_version["resources"]] == [QUEUE_METRIC]
 
@@ -307,9 +309,9 @@ def authorities(api: Api) -> str:
 
 
 def test_only_the_aggregation_layer_may_call(
-    served: Shop, home: address.ServiceAddress, own_plane: ControlPlane, ports: list[int]
+    scaled_shop: Shop, home: address.ServiceAddress, own_plane: ControlPlane, ports: list[int]
 ) -> None:
-    pem = authorities(served.api)
+    pem = authorities(scaled_shop.api)
     code, body = call(home, ports[0], pem, own_plane.front_proxy_certificate())
     assert (code, body["kind"]) == (200, "APIResourceList")
     for chain in (None, own_plane.front_proxy_certificate("somebody")):
@@ -321,7 +323,7 @@ def test_only_the_aggregation_layer_may_call(
 
 
 def test_every_replica_serves_the_same(
-    served: Shop,
+    scaled_shop: Shop,
     home: address.ServiceAddress,
     own_plane: ControlPlane,
     ports: list[int],
@@ -329,9 +331,9 @@ def test_every_replica_serves_the_same(
 ) -> None:
     second = start(1)
     try:
-        served.api.wait(lambda: listening(ports[1]))
+        scaled_shop.api.wait(lambda: listening(ports[1]))
         assert served_certificate(ports[0]) == served_certificate(ports[1])
-        pem, chain = authorities(served.api), own_plane.front_proxy_certificate()
+        pem, chain = authorities(scaled_shop.api), own_plane.front_proxy_certificate()
         assert call(home, ports[0], pem, chain) == call(home, ports[1], pem, chain)
     finally:
         second.stop()
@@ -349,47 +351,49 @@ def served_certificate(port: int) -> str:
 
 
 def test_a_deleted_certificate_is_replaced_and_no_request_fails(
-    served: Shop, ports: list[int]
+    scaled_shop: Shop, ports: list[int]
 ) -> None:
     before = served_certificate(ports[0])
-    served.api.delete("v1", "secrets", HOME, f"{NAME}-tls")
+    scaled_shop.api.delete("v1", "secrets", HOME, f"{NAME}-tls")
     answers: list[int | None] = []
 
     def replaced() -> bool:
-        answers.append(served.depth())
+        answers.append(scaled_shop.depth())
         return served_certificate(ports[0]) != before
 
-    served.api.wait(replaced)
+    scaled_shop.api.wait(replaced)
     end = time.monotonic() + 3
     while time.monotonic() < end:
-        answers.append(served.depth())
+        answers.append(scaled_shop.depth())
     assert set(answers) == {0}
 
 
 def test_a_certificate_that_ends_soon_is_renewed(
-    served: Shop, home: address.ServiceAddress, ports: list[int]
+    scaled_shop: Shop, home: address.ServiceAddress, ports: list[int]
 ) -> None:
     now = dt.datetime.now(dt.UTC)
     ending = certificates.issue(home.server_names, now, lifetime=dt.timedelta(hours=1))
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"{NAME}-tls"}}
-    served.api.apply(secret | {"data": identity.data_of(ending)}, HOME)
+    scaled_shop.api.apply(secret | {"data": identity.data_of(ending)}, HOME)
 
     def renewed() -> bool:
-        data = served.api.get("v1", "secrets", HOME, f"{NAME}-tls")["data"]
+        data = scaled_shop.api.get("v1", "secrets", HOME, f"{NAME}-tls")["data"]
         return (
             identity.pair_of(data) != ending and served_certificate(ports[0]) != ending.certificate
         )
 
-    served.api.wait(renewed)
-    ends = x509.load_pem_x509_certificate(served_certificate(ports[0]).encode()).not_valid_after_utc
-    assert ends - now > dt.timedelta(days=80)
-    served.api.wait(lambda: served.depth() == 0)
+    scaled_shop.api.wait(renewed)
+    expiry = x509.load_pem_x509_certificate(
+        served_certificate(ports[0]).encode()
+    ).not_valid_after_utc
+    assert expiry - now > dt.timedelta(days=80)
+    scaled_shop.api.wait(lambda: scaled_shop.depth() == 0)
 
 
-def test_what_nobody_needs_is_not_registered(served: Shop) -> None:
-    served.apply(provider="External")
-    served.api.wait(lambda: not registered(served.api))
-    served.api.wait(lambda: served.condition() == ("False", "NoExternalMetrics"))
+def test_what_nobody_needs_is_not_registered(scaled_shop: Shop) -> None:
+    scaled_shop.apply(provider="External")
+    scaled_shop.api.wait(lambda: not registered(scaled_shop.api))
+    scaled_shop.api.wait(lambda: scaled_shop.condition() == ("False", "NoExternalMetrics"))
 
 
 def registered(api: Api) -> bool:
@@ -446,28 +450,30 @@ def test_an_add_on_that_is_taken_away_leaves_the_operator_ready(api: Api, replic
 
 
 @pytest.mark.usefixtures("keda")
-def test_another_provider_takes_the_workers_over_as_many_as_they_are(served: Shop) -> None:
-    served.fill(3 * PER_POD)
-    served.api.wait(lambda: served.workers() == 3)
+def test_another_provider_takes_the_workers_over_as_many_as_they_are(scaled_shop: Shop) -> None:
+    scaled_shop.fill(3 * PER_POD)
+    scaled_shop.api.wait(lambda: scaled_shop.workers() == 3)
     counts: set[int] = set()
 
     def scaled_by(version: str, plural: str, name: str) -> bool:
-        counts.add(served.workers())
-        return served.api.exists(version, plural, served.namespace, name)
+        counts.add(scaled_shop.workers())
+        return scaled_shop.api.exists(version, plural, scaled_shop.namespace, name)
 
     keda = ("keda.sh/v1alpha1", "scaledobjects", "minimal-worker")
     builtin = (*AUTOSCALERS, "minimal-worker")
-    served.apply(provider="Auto")
-    served.api.wait(lambda: scaled_by(*keda) and not scaled_by(*builtin))
-    served.api.wait(lambda: served.condition() == ("False", "NotLooked"))
-    path = served.api.path("keda.sh/v1alpha1", "scaledobjects", served.namespace, "minimal-worker")
+    scaled_shop.apply(provider="Auto")
+    scaled_shop.api.wait(lambda: scaled_by(*keda) and not scaled_by(*builtin))
+    scaled_shop.api.wait(lambda: scaled_shop.condition() == ("False", "NotLooked"))
+    path = scaled_shop.api.path(
+        "keda.sh/v1alpha1", "scaledobjects", scaled_shop.namespace, "minimal-worker"
+    )
     ready = {"type": "Ready", "status": "True", "reason": "ScaledObjectReady", "message": ""}
-    served.api.patch(f"{path}/status", {"status": {"conditions": [ready]}})
-    served.api.wait(lambda: served.condition() == ("True", "KEDA"))
-    served.apply(provider="Builtin")
-    served.api.wait(lambda: scaled_by(*builtin) and not scaled_by(*keda))
-    served.api.wait(lambda: served.condition() == ("True", "Builtin"))
-    assert counts | {served.workers()} == {3}
+    scaled_shop.api.patch(f"{path}/status", {"status": {"conditions": [ready]}})
+    scaled_shop.api.wait(lambda: scaled_shop.condition() == ("True", "KEDA"))
+    scaled_shop.apply(provider="Builtin")
+    scaled_shop.api.wait(lambda: scaled_by(*builtin) and not scaled_by(*keda))
+    scaled_shop.api.wait(lambda: scaled_shop.condition() == ("True", "Builtin"))
+    assert counts | {scaled_shop.workers()} == {3}
 
 
 class Adapter:
@@ -542,13 +548,13 @@ def holds(api: Api) -> str:
     return name
 
 
-def test_what_it_makes_for_itself_is_owned_by_its_role(served: Shop) -> None:
+def test_what_it_makes_for_itself_is_owned_by_its_role(scaled_shop: Shop) -> None:
     name = "orderservice-operator"
-    role = served.api.get("rbac.authorization.k8s.io/v1", "clusterroles", "", name)
+    role = scaled_shop.api.get("rbac.authorization.k8s.io/v1", "clusterroles", "", name)
     manifests = [
-        served.api.get(*API_SERVICES, "", registration.NAME),
-        served.api.get("v1", "secrets", HOME, f"{NAME}-tls"),
-        served.api.get("coordination.k8s.io/v1", "leases", HOME, "external-metrics"),
+        scaled_shop.api.get(*API_SERVICES, "", registration.NAME),
+        scaled_shop.api.get("v1", "secrets", HOME, f"{NAME}-tls"),
+        scaled_shop.api.get("coordination.k8s.io/v1", "leases", HOME, "external-metrics"),
     ]
     owners = [
         [owner["uid"] for owner in manifest["metadata"]["ownerReferences"]]
@@ -577,10 +583,10 @@ def test_another_server_is_never_pushed_aside_and_used_once_it_answers(
     assert holds(shop.api) == NAME
 
 
-def test_answers_are_counted(served: Shop, replica: Any) -> None:
+def test_answers_are_counted(scaled_shop: Shop, replica: Any) -> None:
     text = requests.get(f"http://127.0.0.1:{replica.admin_port}/metrics", timeout=30).text
     assert 'orderservice_external_metrics_requests_total{code="200"}' in text
-    assert served.depth() == 0
+    assert scaled_shop.depth() == 0
 
 
 @pytest.mark.usefixtures("replica")
@@ -619,13 +625,13 @@ def test_a_plan_of_what_is_there_is_empty_whoever_scales(
 
 
 def test_what_was_registered_goes_once_it_is_switched_off(
-    served: Shop, replica: Any, start_operator: Callable[..., Any]
+    scaled_shop: Shop, replica: Any, start_operator: Callable[..., Any]
 ) -> None:
     """The last test: an APIService without a server keeps namespaces from being deleted."""
-    assert holds(served.api) == NAME
+    assert holds(scaled_shop.api) == NAME
     replica.stop()
     # It keeps the Lease: another installation would wait for a minute before it takes over.
     lease = "orders-system/external-metrics"
     start_operator("off", OPERATOR_LEASE=lease, OPERATOR_DISCOVERY_S="1", OPERATOR_RESYNC_S="2")
-    served.api.wait(lambda: not served.api.exists(*API_SERVICES, "", registration.NAME))
-    served.api.wait(lambda: served.condition() == ("False", "NotSetUp"))
+    scaled_shop.api.wait(lambda: not scaled_shop.api.exists(*API_SERVICES, "", registration.NAME))
+    scaled_shop.api.wait(lambda: scaled_shop.condition() == ("False", "NotSetUp"))

@@ -37,7 +37,7 @@ HELD: Final = "tests.example/held"
 _NOT_READY: Final = re.compile(r"OrderService/[^/]+/(\S+) not ready\. status: (\w+)")
 
 
-def _status(rollout: RolloutProgress, **more: Any) -> Callable[[OrderService], Status]:
+def _status(rollout: RolloutProgress, **fields: Any) -> Callable[[OrderService], Status]:
     """Let the operator make the status of a resource whose Deployments are all in one state."""
     summary = StatusInput(
         rollouts={process.name: rollout for process in ALL},
@@ -46,7 +46,7 @@ def _status(rollout: RolloutProgress, **more: Any) -> Callable[[OrderService], S
         report=TopologyReport("True", "InPlace", "", {}),
         choice=Choice(None, "NotWanted", ""),
     )
-    summary = msgspec.structs.replace(summary, **more)
+    summary = msgspec.structs.replace(summary, **fields)
     return lambda service: conditions.status(service, summary, NOW)
 
 

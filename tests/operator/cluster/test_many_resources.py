@@ -59,9 +59,9 @@ def test_after_a_burst_in_many_namespaces_nothing_is_written_not_even_after_a_cr
 
 def _nothing_is_written(counters: crowd.Counters) -> bool:
     """Return whether four seconds pass without a write."""
-    before = counters.writes()
+    count_before = counters.writes()
     time.sleep(4)
-    return counters.writes() == before
+    return counters.writes() == count_before
 
 
 def _all_name_the_quota(api: Api, namespace: str) -> bool:

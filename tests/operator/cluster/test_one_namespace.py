@@ -79,15 +79,15 @@ def test_an_operator_of_two_namespaces_works_in_both_and_nowhere_else(
     others = [f"{namespace}-b", f"{namespace}-c"]
     for name in others:
         api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    every = [namespace, *others]
-    start_operator("two", OPERATOR_NAMESPACE=",".join(every[:2]))
-    for name in reversed(every):  # the one that is not looked at first
+    namespaces = [namespace, *others]
+    start_operator("two", OPERATOR_NAMESPACE=",".join(namespaces[:2]))
+    for name in reversed(namespaces):  # the one that is not looked at first
         api.apply(example(), name)
-    for name in every[:2]:
+    for name in namespaces[:2]:
         api.wait(lambda name=name: len(api.list("apps/v1", "deployments", name)) == 4)  # type: ignore[misc] # the loop's own
         api.delete("apps/v1", "deployments", name, "minimal-relay")
         api.wait(lambda name=name: len(api.list("apps/v1", "deployments", name)) == 4)  # type: ignore[misc] # the loop's own
-    assert api.list("apps/v1", "deployments", every[2]) == []
+    assert api.list("apps/v1", "deployments", namespaces[2]) == []
     for name in others:
         api.delete_all(*SERVICES, name)
 

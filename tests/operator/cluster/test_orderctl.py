@@ -67,7 +67,7 @@ def _written(api: Api, namespace: str) -> dict[str, int]:
 def test_a_plan_of_a_new_resource_names_every_child_and_writes_nothing(
     orderctl: Orderctl, api: Api, example: Example, namespace: str
 ) -> None:
-    before = _written(api, namespace)
+    count_before = _written(api, namespace)
     changes = orderctl.changes(example(), namespace)
     assert ("create", "OrderService", "minimal") in changes
     assert {name for _, kind, name in changes if kind == "Deployment"} == {
@@ -75,35 +75,35 @@ def test_a_plan_of_a_new_resource_names_every_child_and_writes_nothing(
     }
     assert any(kind == "Job" for _, kind, _ in changes)
     assert {action for action, _, _ in changes} == {"create"}
-    assert _written(api, namespace) == before
+    assert _written(api, namespace) == count_before
 
 
 def test_a_plan_of_what_is_there_says_that_nothing_would_change(
     orderctl: Orderctl, example: Example, settled: str
 ) -> None:
-    ended = orderctl.plan(example(), settled)
-    assert "nothing would change" in ended.stdout
-    assert ended.returncode == 0
+    process = orderctl.plan(example(), settled)
+    assert "nothing would change" in process.stdout
+    assert process.returncode == 0
 
 
 def test_what_a_plan_says_is_what_then_happens(
     orderctl: Orderctl, api: Api, example: Example, ready: str
 ) -> None:
-    after = example(image=NEXT, networkPolicy={"enabled": False})
-    ended = orderctl.plan(after, ready)
-    assert ended.returncode == 2
-    assert re.search(r"^ +-  image: registry.example/orders:1.0.0$", ended.stdout, re.MULTILINE)
-    assert re.search(rf"^ +\+ +image: {NEXT}$", ended.stdout, re.MULTILINE)
-    changes = orderctl.changes(after, ready)
-    before = _written(api, ready)
+    manifest = example(image=NEXT, networkPolicy={"enabled": False})
+    process = orderctl.plan(manifest, ready)
+    assert process.returncode == 2
+    assert re.search(r"^ +-  image: registry.example/orders:1.0.0$", process.stdout, re.MULTILINE)
+    assert re.search(rf"^ +\+ +image: {NEXT}$", process.stdout, re.MULTILINE)
+    changes = orderctl.changes(manifest, ready)
+    count_before = _written(api, ready)
 
-    api.apply(after, ready, manager="kubectl")
+    api.apply(manifest, ready, manager="kubectl")
     api.wait(lambda: _ready(api, ready))
     happened = {
         (item["kind"], item["metadata"]["name"])
         for kind in ("deployments", "jobs")
         for item in _listed(api, kind, ready)
-        if before.get(item["metadata"]["uid"]) != item["metadata"]["generation"]
+        if count_before.get(item["metadata"]["uid"]) != item["metadata"]["generation"]
     }
     planned = {
         (kind, name)
@@ -151,9 +151,9 @@ def test_a_plan_shows_what_changes_in_the_broker(
 def test_a_plan_that_the_server_refuses_ends_with_its_reason(
     orderctl: Orderctl, example: Example, namespace: str
 ) -> None:
-    ended = orderctl.plan(example(image="registry.example/orders:latest"), namespace)
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert "image must not be :latest" in ended.stderr
+    process = orderctl.plan(example(image="registry.example/orders:latest"), namespace)
+    assert (process.returncode, process.stdout) == (1, "")
+    assert "image must not be :latest" in process.stderr
     misspelt = orderctl.plan(example(worker={"prefetsch": 1}), namespace)
     assert "prefetsch" in misspelt.stderr
 
@@ -163,20 +163,20 @@ def test_a_file_with_other_objects_is_read_for_its_order_services(
 ) -> None:
     other = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "other"}}
     text = yaml.safe_dump_all([other, example()])
-    ended = orderctl("plan", "-f", "-", "-n", namespace, "-o", "summary", stdin=text)
-    assert ended.returncode == 2
-    assert "1 objects of other kinds" in ended.stderr
-    assert "+ create Deployment minimal-api" in ended.stdout
+    process = orderctl("plan", "-f", "-", "-n", namespace, "-o", "summary", stdin=text)
+    assert process.returncode == 2
+    assert "1 objects of other kinds" in process.stderr
+    assert "+ create Deployment minimal-api" in process.stdout
     assert orderctl("plan", "-f", "-", stdin=yaml.safe_dump(other)).returncode == 1
 
 
 def test_the_status_is_one_screen(orderctl: Orderctl, settled: str) -> None:
-    ended = orderctl("status", "minimal", "-n", settled)
-    assert ended.returncode == 0, ended.stderr
-    assert f"{settled}/minimal  Ready" in ended.stdout
-    for part in ("CONDITIONS", "MigrationsComplete", "PROCESSES", "2/2 ready", "CHILDREN"):
-        assert part in ended.stdout
-    assert re.search(r"Job +minimal-migrate-\w+ +complete", ended.stdout)
+    process = orderctl("status", "minimal", "-n", settled)
+    assert process.returncode == 0, process.stderr
+    assert f"{settled}/minimal  Ready" in process.stdout
+    for word in ("CONDITIONS", "MigrationsComplete", "PROCESSES", "2/2 ready", "CHILDREN"):
+        assert word in process.stdout
+    assert re.search(r"Job +minimal-migrate-\w+ +complete", process.stdout)
 
 
 def test_colours_are_for_terminals_only(orderctl: Orderctl, settled: str) -> None:
@@ -191,8 +191,8 @@ def test_colours_are_for_terminals_only(orderctl: Orderctl, settled: str) -> Non
 def test_a_paused_resource_says_why_until_it_is_resumed(
     orderctl: Orderctl, api: Api, ready: str
 ) -> None:
-    ended = orderctl("pause", "minimal", "-n", ready, "--reason", "INC-42: broker upgrade")
-    assert ended.returncode == 0, ended.stderr
+    process = orderctl("pause", "minimal", "-n", ready, "--reason", "INC-42: broker upgrade")
+    assert process.returncode == 0, process.stderr
     api.wait(lambda: _phase(api, ready) == "Paused")
     assert "INC-42: broker upgrade" in orderctl("status", "minimal", "-n", ready).stdout
     plan = orderctl("plan", "-f", "-", "-n", ready, stdin=_changed_image())
@@ -201,8 +201,8 @@ def test_a_paused_resource_says_why_until_it_is_resumed(
     assert orderctl("resume", "minimal", "-n", ready).returncode == 0
     api.wait(lambda: _ready(api, ready))
     assert "INC-42" not in orderctl("status", "minimal", "-n", ready).stdout
-    again = orderctl("resume", "minimal", "-n", ready)
-    assert "is not paused" in again.stdout
+    report = orderctl("resume", "minimal", "-n", ready)
+    assert "is not paused" in report.stdout
 
 
 def test_a_service_goes_back_to_a_revision_and_forth_again(
@@ -212,8 +212,8 @@ def test_a_service_goes_back_to_a_revision_and_forth_again(
         deployment = api.get("apps/v1", "deployments", ready, "minimal-worker")
         return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
 
-    nothing = orderctl("rollback", "minimal", "-n", ready)
-    assert "there is no earlier revision" in nothing.stderr
+    no_change = orderctl("rollback", "minimal", "-n", ready)
+    assert "there is no earlier revision" in no_change.stderr
     api.apply(example(image=NEXT), ready, manager="kubectl")
     api.wait(lambda: _ready(api, ready))
     api.wait(lambda: len(api.list("apps/v1", "controllerrevisions", ready)) >= 2)
@@ -221,13 +221,13 @@ def test_a_service_goes_back_to_a_revision_and_forth_again(
         rf"→ +2 +{NEXT} +all pods run it", orderctl("status", "minimal", "-n", ready).stdout
     )
 
-    ended = orderctl("rollback", "minimal", "-n", ready)
-    assert "revision 1 (registry.example/orders:1.0.0)" in ended.stdout, ended.stderr
+    process = orderctl("rollback", "minimal", "-n", ready)
+    assert "revision 1 (registry.example/orders:1.0.0)" in process.stdout, process.stderr
     api.wait(lambda: image() == "registry.example/orders:1.0.0")
     api.wait(lambda: _phase(api, ready) == "RolledBack")
-    wrong = orderctl("rollback", "minimal", "-n", ready, "--to-revision", "9")
-    assert "there is no revision 9" in wrong.stderr
-    assert f"2 ({NEXT})" in wrong.stderr  # 1 is 3 once all pods run it again
+    error = orderctl("rollback", "minimal", "-n", ready, "--to-revision", "9")
+    assert "there is no revision 9" in error.stderr
+    assert f"2 ({NEXT})" in error.stderr  # 1 is 3 once all pods run it again
 
     assert orderctl("rollback", "minimal", "-n", ready, "--undo").returncode == 0
     api.wait(lambda: image() == NEXT)
@@ -265,10 +265,10 @@ def test_ctrl_c_ends_a_watch_without_a_word(orderctl: Orderctl, settled: str) ->
 
 def test_errors_say_what_to_do(orderctl: Orderctl, namespace: str, tmp_path: Path) -> None:
     def error(*arguments: str, **environ: str) -> str:
-        ended = orderctl(*arguments, **environ)
-        assert (ended.returncode, ended.stdout) == (1, "")
-        assert "Traceback" not in ended.stderr
-        return ended.stderr
+        process = orderctl(*arguments, **environ)
+        assert (process.returncode, process.stdout) == (1, "")
+        assert "Traceback" not in process.stderr
+        return process.stderr
 
     assert "has no OrderService 'absent'; it has: none" in error(
         "status", "absent", "-n", namespace
@@ -282,11 +282,11 @@ def test_errors_say_what_to_do(orderctl: Orderctl, namespace: str, tmp_path: Pat
 
 
 def test_an_api_server_that_is_away_is_named(orderctl: Orderctl, tmp_path: Path) -> None:
-    away = {"server": "http://127.0.0.1:9"}
-    file = _kubeconfig(tmp_path, away, {})
-    ended = orderctl("status", "a", KUBECONFIG=str(file))
-    assert ended.returncode == 1
-    assert "127.0.0.1:9" in ended.stderr
+    cluster = {"server": "http://127.0.0.1:9"}
+    file = _kubeconfig(tmp_path, cluster, {})
+    process = orderctl("status", "a", KUBECONFIG=str(file))
+    assert process.returncode == 1
+    assert "127.0.0.1:9" in process.stderr
 
 
 def test_an_exec_plugin_logs_in(orderctl: Orderctl, settled: str, tmp_path: Path) -> None:
@@ -311,8 +311,8 @@ def test_an_exec_plugin_logs_in(orderctl: Orderctl, settled: str, tmp_path: Path
         "installHint": "Install it with care.",
     }
     good = _kubeconfig(tmp_path, cluster, {"exec": plugin})
-    ended = orderctl("status", "minimal", "-n", settled, KUBECONFIG=str(good))
-    assert ended.returncode == 0, ended.stderr
+    process = orderctl("status", "minimal", "-n", settled, KUBECONFIG=str(good))
+    assert process.returncode == 0, process.stderr
     absent = _kubeconfig(tmp_path, cluster, {"exec": plugin | {"command": "no-such-plugin"}})
     failed = orderctl("status", "minimal", "-n", settled, KUBECONFIG=str(absent))
     assert "no-such-plugin is not installed. Install it with care." in failed.stderr
@@ -339,10 +339,10 @@ def test_it_is_a_plugin_of_kubectl(orderctl: Orderctl, tmp_path: Path) -> None:
     plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
     environ = orderctl.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     command = [str(required.tool("kubectl")), "orderservice", "status", "--help"]
-    ended = subprocess.run(
+    process = subprocess.run(
         command, env=environ, text=True, capture_output=True, timeout=60, check=False
     )
-    assert ended.stdout.startswith("usage: kubectl orderservice status"), ended.stderr
+    assert process.stdout.startswith("usage: kubectl orderservice status"), process.stderr
 
 
 def test_the_crd_it_prints_is_the_one_that_is_shipped(orderctl: Orderctl) -> None:

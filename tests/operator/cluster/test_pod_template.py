@@ -117,9 +117,9 @@ def _templates(api: Api, namespace: str) -> dict[str, Any]:
 
 def _rests(counters: Counters) -> bool:
     """Return whether the operator writes nothing for a second."""
-    written = counters.writes()
+    write_count = counters.writes()
     time.sleep(1)
-    return counters.writes() == written
+    return counters.writes() == write_count
 
 
 def _applied(operator: Any, namespace: str) -> int:

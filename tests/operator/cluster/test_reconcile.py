@@ -186,8 +186,8 @@ def _with_pod(**change: Any) -> Spec:
 
 def _without_privilege_rule(spec: Spec) -> Spec:
     own = spec["template"]["spec"]["containers"][0]["securityContext"]
-    rest = {key: value for key, value in own.items() if key != "allowPrivilegeEscalation"}
-    return _with_container(spec, securityContext=rest)
+    context = {key: value for key, value in own.items() if key != "allowPrivilegeEscalation"}
+    return _with_container(spec, securityContext=context)
 
 
 HOST_PATH = {"path": "/", "type": ""}
@@ -238,11 +238,11 @@ def test_a_pod_template_weakened_by_hand_is_put_right_and_what_kubectl_notes_the
     path = api.path("apps/v1", "deployments", ready, "minimal-api")
     restarted = {"kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z"}
     api.patch(path, {"spec": {"template": {"metadata": {"annotations": restarted}}}})
-    before = _deployment(api, ready, "api")["spec"]
-    changed = api.patch(path, {"spec": weakened(before)})
-    assert changed["spec"] != before
-    api.wait(lambda: _deployment(api, ready, "api")["spec"] == before)
-    assert before["template"]["metadata"]["annotations"].items() >= restarted.items()
+    spec_before = _deployment(api, ready, "api")["spec"]
+    changed = api.patch(path, {"spec": weakened(spec_before)})
+    assert changed["spec"] != spec_before
+    api.wait(lambda: _deployment(api, ready, "api")["spec"] == spec_before)
+    assert spec_before["template"]["metadata"]["annotations"].items() >= restarted.items()
     _wait_until_steady(api, lambda: _last_written(_deployment(api, ready, "api")))
 
 
@@ -275,10 +275,10 @@ def test_what_is_added_by_hand_is_taken_away(
 ) -> None:
     api.apply(example(api={"autoscaling": {"minReplicas": 2, "maxReplicas": 3}}), ready)
     api.wait(lambda: api.exists(version, plural, ready, name))
-    place = (version, plural, ready, name)
-    before = api.get(*place)["spec"]
-    assert api.patch(api.path(*place), {"spec": change})["spec"] != before
-    api.wait(lambda: api.get(*place)["spec"] == before)
+    key = (version, plural, ready, name)
+    spec_before = api.get(*key)["spec"]
+    assert api.patch(api.path(*key), {"spec": change})["spec"] != spec_before
+    api.wait(lambda: api.get(*key)["spec"] == spec_before)
 
 
 def test_what_scalers_and_restarts_write_stays(api: Api, example: Example, ready: str) -> None:
@@ -324,17 +324,17 @@ def _wait_until_steady(api: Api, read: Callable[[], Any], for_s: float = 2.0) ->
 
 
 def test_a_service_account_that_gets_a_token_by_hand_is_put_right(api: Api, ready: str) -> None:
-    place = ("v1", "serviceaccounts", ready, "minimal")
-    api.patch(api.path(*place), {"automountServiceAccountToken": None})
-    api.wait(lambda: api.get(*place).get("automountServiceAccountToken") is False)
+    key = ("v1", "serviceaccounts", ready, "minimal")
+    api.patch(api.path(*key), {"automountServiceAccountToken": None})
+    api.wait(lambda: api.get(*key).get("automountServiceAccountToken") is False)
 
 
 @pytest.mark.parametrize("name", ["minimal-default-deny", "minimal-api"])
 def test_a_network_policy_opened_by_hand_is_put_right(api: Api, ready: str, name: str) -> None:
-    place = ("networking.k8s.io/v1", "networkpolicies", ready, name)
-    before = api.get(*place)["spec"]
-    api.patch(api.path(*place), {"spec": {"ingress": [*before.get("ingress", []), {}]}})
-    api.wait(lambda: api.get(*place)["spec"] == before)
+    key = ("networking.k8s.io/v1", "networkpolicies", ready, name)
+    spec_before = api.get(*key)["spec"]
+    api.patch(api.path(*key), {"spec": {"ingress": [*spec_before.get("ingress", []), {}]}})
+    api.wait(lambda: api.get(*key)["spec"] == spec_before)
 
 
 def test_what_is_switched_off_is_pruned(api: Api, example: Example, ready: str) -> None:
@@ -461,12 +461,12 @@ def test_what_others_made_under_the_same_name_is_left_alone(
     api: Api, example: Example, namespace: str, nodes: Nodes
 ) -> None:
     assert nodes
-    theirs = {
+    foreign_object = {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
         "metadata": {"name": "minimal", "annotations": {"theirs": "1"}},
     }
-    api.apply(theirs, namespace)
+    api.apply(foreign_object, namespace)
     api.apply(example(), namespace)
     api.wait(lambda: condition(api, namespace, "Degraded")["status"] == "True")
     assert "belongs to another owner" in condition(api, namespace, "Degraded")["message"]
@@ -537,10 +537,10 @@ def _is_of_a_schedule(child: Object) -> bool:
 def _last_written(child: Object) -> tuple[int, str]:
     """Return when the operator wrote a child last; its status is others' to write."""
     metadata = child["metadata"]
-    ours = [
+    own_writes = [
         entry for entry in metadata["managedFields"] if entry["manager"].startswith("orderservice")
     ]
-    return metadata.get("generation", 0), max(entry.get("time", "") for entry in ours)
+    return metadata.get("generation", 0), max(entry.get("time", "") for entry in own_writes)
 
 
 def test_every_new_resource_gets_all_its_children(

@@ -436,10 +436,10 @@ def test_every_rule_has_a_case_here(api: Api) -> None:
     cases += [(".spec", part) for _, part in cases if ".database must have" in part]
     parts = {part for _, part in cases if part.startswith(_EVERYWHERE)} | {"requests."}
     assert not [
-        (place, text)
-        for place, text in rules
-        if not any(place.startswith(path) and part in text for path, part in cases)
-        and ".podTemplate" not in place.removeprefix(".spec.podTemplate")
+        (rule_path, text)
+        for rule_path, text in rules
+        if not any(rule_path.startswith(path) and part in text for path, part in cases)
+        and ".podTemplate" not in rule_path.removeprefix(".spec.podTemplate")
         and not any(part in text for part in parts)
     ]
 

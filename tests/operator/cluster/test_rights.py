@@ -190,7 +190,7 @@ def _right(event: Object) -> Right:
 
 
 def test_no_rule_has_a_wildcard() -> None:
-    assert not any("*" in part for right in granted() for part in right)
+    assert not any("*" in word for right in granted() for word in right)
 
 
 @pytest.mark.usefixtures("optional_kinds")

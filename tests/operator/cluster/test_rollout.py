@@ -158,11 +158,11 @@ def test_a_version_that_crashes_is_taken_back_whole_and_stays_back_over_a_restar
     assert view.condition("Stalled")["status"] == "True"
     settings |= {"replicas": 3}
 
-    before = written()
+    count_before = written()
     operator.kill()
     operator.start()
     _wait_for_passes(view, operator)
-    assert written() == before
+    assert written() == count_before
 
     nodes.crashing.clear()
     _apply(view, example, image=V2, worker=settings, rollout={**SOON, "autoRollback": False})
@@ -429,13 +429,15 @@ def test_a_changed_secret_replaces_the_pods_that_read_it_and_no_others(
         names = ("api", "relay", "worker", "notifier")
         return {name: view.deployment(name)["spec"]["template"] for name in names}
 
-    before = templates()
-    assert "postgresql://" not in str(before)
+    templates_before = templates()
+    assert "postgresql://" not in str(templates_before)
     api.apply(_secret("orders-webhook", url="http://a", secret="whsec_b"), namespace)
-    view.wait(lambda: templates()["notifier"] != before["notifier"])
+    view.wait(lambda: templates()["notifier"] != templates_before["notifier"])
     view.wait(view.is_ready)
-    after = templates()
-    assert {name for name in before if before[name] != after[name]} == {"notifier"}
+    templates_after = templates()
+    assert {
+        name for name in templates_before if templates_before[name] != templates_after[name]
+    } == {"notifier"}
 
     # What cannot start is not rolled out, and what no pod reads changes nothing.
     api.delete("v1", "secrets", namespace, "orders-messaging")
@@ -443,5 +445,5 @@ def test_a_changed_secret_replaces_the_pods_that_read_it_and_no_others(
     operator.kill()
     operator.start()
     _wait_for_passes(view, operator)
-    assert templates() == after
+    assert templates() == templates_after
     assert len(view.revisions()) == 1

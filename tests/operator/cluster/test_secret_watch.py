@@ -71,7 +71,7 @@ def test_a_rotation_is_seen_long_before_its_turn_to_be_read(
         api.apply(_secret(name, entries), namespace)
     api.apply(example(), namespace)
     api.wait(is_ready)
-    before = {process: template(process) for process in ("api", "notifier")}
+    template_before = {process: template(process) for process in ("api", "notifier")}
     api.apply(_secret("orders-webhook", ENTRIES["orders-webhook"] | {"secret": "new"}), namespace)
-    api.wait(lambda: template("notifier") != before["notifier"])
-    assert template("api") == before["api"]
+    api.wait(lambda: template("notifier") != template_before["notifier"])
+    assert template("api") == template_before["api"]

@@ -39,9 +39,9 @@ def _generations(api: Api, namespace: str) -> dict[str, int]:
 
 
 def _rests(counters: Counters) -> bool:
-    written = counters.writes()
+    write_count = counters.writes()
     time.sleep(1)
-    return counters.writes() == written
+    return counters.writes() == write_count
 
 
 @pytest.mark.exhaustive

@@ -64,13 +64,13 @@ def test_a_spec_that_cannot_be_read_is_told_with_its_path_and_mended_by_the_next
     assert api.list("apps/v1", "deployments", namespace) == []
     api.apply(example(), namespace)
     api.wait(lambda: _ready(api, namespace)[0] == "NotAllReady")
-    before = api.get(*SERVICES, namespace, "minimal")["status"]
+    status_before = api.get(*SERVICES, namespace, "minimal")["status"]
     api.wait(lambda: _accepted(api, bad, namespace))
     api.wait(lambda: _ready(api, namespace)[0] == "InvalidSpec")
-    after = api.get(*SERVICES, namespace, "minimal")["status"]
-    assert after["api"] == before["api"], "what was known stays"
-    assert {condition["type"] for condition in after["conditions"]} == {
-        condition["type"] for condition in before["conditions"]
+    status_after = api.get(*SERVICES, namespace, "minimal")["status"]
+    assert status_after["api"] == status_before["api"], "what was known stays"
+    assert {condition["type"] for condition in status_after["conditions"]} == {
+        condition["type"] for condition in status_before["conditions"]
     }
     assert len(api.list("apps/v1", "deployments", namespace)) == 4
 

@@ -199,8 +199,10 @@ def test_a_changed_setting_restarts_only_the_process_it_is_of(children: Any) -> 
             for p in processes.ALL
         }
 
-    before, after = templates(), templates(worker={"prefetch": 11})
-    assert [name for name in before if before[name] != after[name]] == ["worker"]
+    templates_before, templates_after = templates(), templates(worker={"prefetch": 11})
+    assert [
+        name for name in templates_before if templates_before[name] != templates_after[name]
+    ] == ["worker"]
 
 
 def test_variables_of_the_pod_template_never_replace_a_secret(children: Any) -> None:
@@ -305,9 +307,9 @@ def test_a_disruption_budget_always_lets_one_pod_go(
 def test_a_monitor_is_made_only_where_the_kind_exists(children: Any) -> None:
     assert ("ServiceMonitor", "minimal") not in children()
     assert ("ServiceMonitor", "minimal") in children(context=Context(frozenset({SERVICE_MONITOR})))
-    off = {"serviceMonitor": "Disabled"}
+    options = {"serviceMonitor": "Disabled"}
     assert ("ServiceMonitor", "minimal") not in children(
-        context=Context(frozenset({SERVICE_MONITOR})), observability=off
+        context=Context(frozenset({SERVICE_MONITOR})), observability=options
     )
 
 
@@ -381,12 +383,12 @@ def test_what_needs_a_session_of_its_own_gets_past_a_pooler(children: Any) -> No
 
 
 def test_until_the_migration_is_done_deployments_are_paused(children: Any, make: Any) -> None:
-    before = children(context=Context(migrated=False))
-    assert before["Deployment", "minimal-api"]["spec"]["paused"] is True
-    assert ("Job", job_name(make())) in before
-    after = children(context=Context(migrated=True))
-    assert after["Deployment", "minimal-api"]["spec"]["paused"] is False
-    assert ("Job", job_name(make())) not in after
+    templates_before = children(context=Context(migrated=False))
+    assert templates_before["Deployment", "minimal-api"]["spec"]["paused"] is True
+    assert ("Job", job_name(make())) in templates_before
+    templates_after = children(context=Context(migrated=True))
+    assert templates_after["Deployment", "minimal-api"]["spec"]["paused"] is False
+    assert ("Job", job_name(make())) not in templates_after
 
 
 def test_another_image_or_database_is_another_migration(make: Any) -> None:

@@ -62,8 +62,8 @@ def test_a_difference_is_named_by_its_path(desired: Any, live: Any, path: str) -
     assert first_difference(desired, live) == path
 
 
-def _object(name: str, kind: str = "ConfigMap", **more: Any) -> Any:
-    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **more}
+def _object(name: str, kind: str = "ConfigMap", **fields: Any) -> Any:
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **fields}
 
 
 def _plan(desired: list[Any], live: list[Any], staying: frozenset[Reference] = frozenset()) -> Plan:

@@ -157,8 +157,8 @@ def _get(spec: Any, path: list[str]) -> Any:
 
 
 def _set(spec: Any, path: list[str], value: Any) -> Any:
-    name, *rest = path
-    return spec | {name: _set(spec[name], rest, value) if rest else value}
+    name, *names = path
+    return spec | {name: _set(spec[name], names, value) if names else value}
 
 
 @pytest.mark.parametrize("path", sorted(LEAVES.keys() - BEHAVIOUR.keys()))

@@ -152,13 +152,16 @@ def test_a_cluster_without_an_aggregation_layer_is_told() -> None:
 
 
 def test_who_holds_the_api() -> None:
-    ours = address.ServiceAddress("system", "metrics")
-    assert registration.holder(None, ours).held_by == "nobody"
-    assert registration.holder(registration.api_service(ours, "pem"), ours).held_by == "operator"
-    theirs = registration.api_service(address.ServiceAddress("keda", "metrics"), "pem")
-    holder = registration.holder(theirs, ours)
+    own_address = address.ServiceAddress("system", "metrics")
+    assert registration.holder(None, own_address).held_by == "nobody"
+    assert (
+        registration.holder(registration.api_service(own_address, "pem"), own_address).held_by
+        == "operator"
+    )
+    api_service = registration.api_service(address.ServiceAddress("keda", "metrics"), "pem")
+    holder = registration.holder(api_service, own_address)
     assert (holder.held_by, holder.server) == ("other", "Service keda/metrics")
-    assert registration.holder(theirs, None).can_serve is False
+    assert registration.holder(api_service, None).can_serve is False
 
 
 @pytest.mark.parametrize("text", ["metrics", "a/b/c", "a/b:x", "a/b:123456", "A/b"])
@@ -225,7 +228,7 @@ def test_a_value_is_answered(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "more", "code", "reason"),
+    ("path", "fields", "code", "reason"),
     [
         (f"{VALUES}?labelSelector=%3D", {}, 400, "BadRequest"),
         (VALUES, {"refusal": "no"}, 401, "Unauthorized"),
@@ -238,9 +241,9 @@ def test_a_value_is_answered(ask: Ask) -> None:
     ],
 )
 def test_an_error_is_one_that_kubernetes_reads(
-    ask: Ask, path: str, more: Any, code: int, reason: str
+    ask: Ask, path: str, fields: Any, code: int, reason: str
 ) -> None:
-    status, body = ask(path, **more)
+    status, body = ask(path, **fields)
     assert status == code
     assert (body["kind"], body["code"], body["reason"]) == ("Status", code, reason)
 

@@ -47,10 +47,12 @@ def _of(server: Server, service: Any, kept_s: float = 60) -> dict[str, str]:
 
 
 def test_only_what_a_process_reads_is_in_its_digest(make: Any) -> None:
-    before = _of(Server(), make())
-    after = _of(Server(orders_webhook={"url": "dw==", "secret": "eA=="}), make())
-    assert {name for name in before if before[name] != after[name]} == {"notifier"}
-    assert _of(Server(orders_database={"url": "ZA==", "other": "eA=="}), make()) == before
+    digests_before = _of(Server(), make())
+    digests_after = _of(Server(orders_webhook={"url": "dw==", "secret": "eA=="}), make())
+    assert {name for name in digests_before if digests_before[name] != digests_after[name]} == {
+        "notifier"
+    }
+    assert _of(Server(orders_database={"url": "ZA==", "other": "eA=="}), make()) == digests_before
 
 
 def test_every_secret_of_a_pod_is_in_its_digest_but_the_one_that_is_read_again(
@@ -305,7 +307,7 @@ def test_many_secrets_are_read_in_turn_and_no_faster_than_a_few(make: Any) -> No
     first, period_s = len(services) * len(DATA), 0.4
     server = Crowd(first + 300)
     _read_again(server, services, period_s)
-    again, times = server.paths[first:], server.times[first:]
-    assert len(set(again)) == len(again)
+    next_paths, times = server.paths[first:], server.times[first:]
+    assert len(set(next_paths)) == len(next_paths)
     gaps = [after - before for before, after in pairwise(times)]
     assert min(gaps) > 0.9 * period_s / 200

@@ -152,8 +152,8 @@ def test_the_route_leads_to_the_port_that_speaks_tls(make: Any) -> None:
 
 
 def test_while_pods_without_a_certificate_run_their_port_stays_open(make: Any) -> None:
-    before, after = make(), make(api={"gateway": {"tlsSecretRef": {"name": "t"}}})
-    policy = network_policy(after, PROCESS, Context(frozenset(), before=before))
+    service_before, service_after = make(), make(api={"gateway": {"tlsSecretRef": {"name": "t"}}})
+    policy = network_policy(service_after, PROCESS, Context(frozenset(), before=service_before))
     assert [port["port"] for port in policy["spec"]["ingress"][0]["ports"]] == [8080, 8443]
 
 

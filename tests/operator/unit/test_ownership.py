@@ -24,8 +24,8 @@ OURS = {
 }
 
 
-def _entry(manager: str, spec: Any, **more: Any) -> Any:
-    return {"manager": manager, "fieldsV1": {"f:spec": spec}, **more}
+def _entry(manager: str, spec: Any, **fields: Any) -> Any:
+    return {"manager": manager, "fieldsV1": {"f:spec": spec}, **fields}
 
 
 def _deployment(*entries: Any, **pod: Any) -> Any:
@@ -61,20 +61,20 @@ def test_a_field_of_somebody_else_is_removed() -> None:
 
 
 def test_an_item_of_a_list_is_removed_and_the_others_stay() -> None:
-    theirs: Any = {
+    other_fields: Any = {
         'k:{"name":"host"}': {".": {}, "f:name": {}, "f:hostPath": {".": {}, "f:path": {}}}
     }
     volumes = [{"name": "tmp"}, {"name": "host", "hostPath": {"path": "/"}}]
-    live = _deployment(_entry("kubectl-edit", _pod({"f:volumes": theirs})), volumes=volumes)
+    live = _deployment(_entry("kubectl-edit", _pod({"f:volumes": other_fields})), volumes=volumes)
     assert additions(live) == ["/spec/template/spec/volumes/host"]
     patch: Any = removal(live)
     assert patch["spec"] == {"template": {"spec": {"volumes": [{"name": "tmp"}]}}}
 
 
 def test_a_field_inside_our_item_is_removed_and_the_item_stays() -> None:
-    theirs: Any = {"f:containers": {CONTAINER: {"f:args": {}, "f:image": {}}}}
+    other_fields: Any = {"f:containers": {CONTAINER: {"f:args": {}, "f:image": {}}}}
     containers = [{"name": "api", "image": "a:1", "args": ["x"]}]
-    live = _deployment(_entry("kubectl-edit", _pod(theirs)), containers=containers)
+    live = _deployment(_entry("kubectl-edit", _pod(other_fields)), containers=containers)
     assert additions(live) == ["/spec/template/spec/containers/api/args"]
     (container,) = without_additions(live)["spec"]["template"]["spec"]["containers"]
     assert container == {"name": "api", "image": "a:1"}
@@ -91,8 +91,8 @@ def test_autoscalers_restarts_and_subresources_are_let_in() -> None:
     ]
     assert foreign_entries(_deployment(*entries)) == []
 
-    more = {"f:template": {"f:metadata": {"f:annotations": {".": {}, **restart, "f:theirs": {}}}}}
-    live = _deployment(_entry("kubectl-edit", more))
+    fields = {"f:template": {"f:metadata": {"f:annotations": {".": {}, **restart, "f:theirs": {}}}}}
+    live = _deployment(_entry("kubectl-edit", fields))
     assert additions(live) == ["/spec/template/metadata/annotations/theirs"]
 
 

@@ -110,14 +110,14 @@ def test_without_a_user_the_cluster_chooses_one(children: Any) -> None:
 
 def test_further_containers_are_no_part_of_a_job_but_init_containers_are(children: Any) -> None:
     """A Job ends when all of its containers have ended."""
-    more = [{"name": "proxy", "image": "proxy:1"}]
+    fields = [{"name": "proxy", "image": "proxy:1"}]
     first = [{"name": "agent", "image": "agent:1", "restartPolicy": "Always"}]
-    pods = _pods(children, podTemplate={"containers": more, "initContainers": first})
+    pods = _pods(children, podTemplate={"containers": fields, "initContainers": first})
     for name, pod in pods.items():
         names = [container["name"] for container in pod["spec"]["containers"]]
         assert ("proxy" in names) is (name in PROCESSES)
         assert pod["spec"]["initContainers"] == first
-    own = _pods(children, migrations={"podTemplate": {"containers": more}})
+    own = _pods(children, migrations={"podTemplate": {"containers": fields}})
     assert [container["name"] for container in own["migrate"]["spec"]["containers"]] == [
         "migrate",
         "proxy",
@@ -192,6 +192,6 @@ def test_a_quota_can_be_met_by_every_container(children: Any, section: str, cont
     resources = {"resources": {"limits": {"cpu": 1, "memory": "1Gi"}}}
     section_spec = {"gateway": resources} if section == "api" else resources
     pods = _pods(children, **{section: section_spec})
-    every = [entry for pod in pods.values() for entry in pod["spec"]["containers"]]
-    (limited,) = [entry for entry in every if entry["name"] == container]
+    containers = [entry for pod in pods.values() for entry in pod["spec"]["containers"]]
+    (limited,) = [entry for entry in containers if entry["name"] == container]
     assert limited["resources"]["limits"] == {"cpu": "1", "memory": "1Gi"}

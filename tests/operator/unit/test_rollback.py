@@ -40,9 +40,9 @@ def _roundtrip(manifest: Manifest) -> Any:
     return msgspec.json.decode(msgspec.json.encode(manifest))
 
 
-def _at(service: OrderService, generation: int, **more: Any) -> OrderService:
+def _at(service: OrderService, generation: int, **fields: Any) -> OrderService:
     metadata = msgspec.structs.replace(service.metadata, generation=generation)
-    return msgspec.structs.replace(service, metadata=metadata, **more)
+    return msgspec.structs.replace(service, metadata=metadata, **fields)
 
 
 def _asking(service: OrderService, text: str) -> OrderService:
@@ -76,11 +76,11 @@ class Cluster:
 
     def roll_out(self, *, late: str = "") -> None:
         """Say of Deployments that they are whole, but one component too late."""
-        for place, manifest in self.live.items():
-            if place.kind != "Deployment" or manifest["spec"].get("paused"):
+        for child, manifest in self.live.items():
+            if child.kind != "Deployment" or manifest["spec"].get("paused"):
                 continue
             replicas = manifest["spec"].get("replicas", 1)
-            fails = late and place.name.endswith(f"-{late}")
+            fails = late and child.name.endswith(f"-{late}")
             manifest["status"] = {
                 "observedGeneration": manifest["metadata"]["generation"],
                 "replicas": replicas + bool(fails),
@@ -90,8 +90,8 @@ class Cluster:
             }
 
     def end_job(self, how: str) -> None:
-        for place, manifest in self.live.items():
-            if place.kind == "Job":
+        for child, manifest in self.live.items():
+            if child.kind == "Job":
                 manifest["status"] = {"conditions": [{"type": how, "status": "True"}]}
 
     def image(self, process: str) -> str:
@@ -205,33 +205,33 @@ def test_a_missed_deadline_goes_back_whole_and_stays_until_the_spec_changes(make
     assert verdict is not None
     assert (verdict.reason, verdict.image, verdict.revision_image) == ("DeadlineMissed", V2, V1)
 
-    held = msgspec.structs.replace(new, status=Status(rollback=verdict))
-    cluster.write(held)
+    service = msgspec.structs.replace(new, status=Status(rollback=verdict))
+    cluster.write(service)
     assert {cluster.image(process.name) for process in processes.ALL} == {V1}
     cluster.roll_out()
-    cluster.write(held)
-    assert (cluster.write(held), cluster.revisions()) == ([], [(1, V1)])
-    assert decide_rollback(cluster.snapshot(held)) == verdict
+    cluster.write(service)
+    assert (cluster.write(service), cluster.revisions()) == ([], [(1, V1)])
+    assert decide_rollback(cluster.snapshot(service)) == verdict
 
     # To scale and to pause make generations, too, but no other spec.
     for change in ({"worker": {"prefetch": 33, "replicas": 5}}, {"paused": True}, {}):
-        again = _at(make(image=V2, **({"worker": {"prefetch": 33}} | change)), 3)
-        again = msgspec.structs.replace(again, status=held.status)
-        rollback_ = decide_rollback(cluster.snapshot(again))
+        next_service = _at(make(image=V2, **({"worker": {"prefetch": 33}} | change)), 3)
+        next_service = msgspec.structs.replace(next_service, status=service.status)
+        rollback_ = decide_rollback(cluster.snapshot(next_service))
         assert rollback_ is not None
         assert rollback_.revision == verdict.revision
     changed = _at(make(image=V2, worker={"prefetch": 34}), 3)
-    cluster.write(msgspec.structs.replace(changed, status=held.status))
+    cluster.write(msgspec.structs.replace(changed, status=service.status))
     assert cluster.image("worker") == V2
 
 
 def test_going_back_to_what_gives_the_same_pods_now_is_refused(make: Any) -> None:
     """A newer operator makes other pods of the same spec: the one before is gone."""
     cluster = _good(make())
-    (place,) = [place for place in cluster.live if place.kind == "ControllerRevision"]
-    older = cluster.live.pop(place)
+    (child,) = [child for child in cluster.live if child.kind == "ControllerRevision"]
+    older = cluster.live.pop(child)
     renamed = older | {"metadata": older["metadata"] | {"name": "minimal-older"}}
-    cluster.live[Reference(place.api_version, place.kind, "minimal-older")] = renamed
+    cluster.live[Reference(child.api_version, child.kind, "minimal-older")] = renamed
     cluster.roll_out(late="worker")
     snapshot = cluster.snapshot(make())
     assert snapshot.failure is not None
@@ -251,20 +251,20 @@ def test_a_failed_migration_is_tried_again_when_its_secret_is_another(make: Any)
 
 def test_a_failed_migration_goes_back_and_no_pod_is_touched(make: Any) -> None:
     cluster = _good(make())
-    before = {process.name: cluster.live[_of(process)]["spec"] for process in processes.ALL}
-    settings = {place for place in cluster.live if place.kind == "ConfigMap"}
+    specs_before = {process.name: cluster.live[_of(process)]["spec"] for process in processes.ALL}
+    settings = {child for child in cluster.live if child.kind == "ConfigMap"}
     new = _at(make(image=V2, worker={"prefetch": 33}), 2)
     cluster.write(new)
-    assert settings < {place for place in cluster.live if place.kind == "ConfigMap"}
+    assert settings < {child for child in cluster.live if child.kind == "ConfigMap"}
     cluster.end_job("Failed")
     verdict = decide_rollback(cluster.snapshot(new))
     assert verdict is not None
     assert verdict.reason == "MigrationFailed"
-    held = msgspec.structs.replace(new, status=Status(rollback=verdict))
-    cluster.write(held)
-    after = {process.name: cluster.live[_of(process)]["spec"] for process in processes.ALL}
-    assert after == before
-    assert [place for place in cluster.live if place.kind == "Job"], "its log is of use"
+    service = msgspec.structs.replace(new, status=Status(rollback=verdict))
+    cluster.write(service)
+    specs_after = {process.name: cluster.live[_of(process)]["spec"] for process in processes.ALL}
+    assert specs_after == specs_before
+    assert [child for child in cluster.live if child.kind == "Job"], "its log is of use"
 
 
 def _of(process: processes.Process) -> Reference:
@@ -279,9 +279,9 @@ def test_a_failed_migration_is_tried_again_for_another_generation(make: Any) -> 
     later = _at(make(image=V2, migrations={"backoffLimit": 9}), 3)
     assert decide_rollback(cluster.snapshot(later)) is None
     cluster.write(later)
-    assert not [place for place in cluster.live if place.kind == "Job"]
+    assert not [child for child in cluster.live if child.kind == "Job"]
     cluster.write(later)
-    (job,) = [manifest for place, manifest in cluster.live.items() if place.kind == "Job"]
+    (job,) = [manifest for child, manifest in cluster.live.items() if child.kind == "Job"]
     assert (job["spec"]["backoffLimit"], "status" in job) == (9, False)
 
 
@@ -343,8 +343,8 @@ def test_a_request_counts_for_its_generation_only(make: Any) -> None:
     cluster.write(requested)
     assert cluster.revisions() == [(3, V1), (2, V2)]
 
-    held = msgspec.structs.replace(now, status=Status(rollback=verdict))
-    assert cluster.snapshot(held).running.rollback is None, "taken back: without the annotation"
+    service = msgspec.structs.replace(now, status=Status(rollback=verdict))
+    assert cluster.snapshot(service).running.rollback is None, "taken back: without the annotation"
     assert cluster.snapshot(_at(requested, 3)).running.rollback is None
     scaled = _asking(_at(make(image=V2, worker={"replicas": 5}), 3), rollback.request(back, 2))
     scaled_back = msgspec.structs.replace(scaled, status=Status(rollback=verdict))
@@ -367,8 +367,8 @@ def test_a_request_for_an_unknown_revision_is_told(make: Any) -> None:
 
 def test_a_revision_that_cannot_be_read_is_not_gone_back_to(make: Any) -> None:
     cluster = _good(make())
-    (place,) = [place for place in cluster.live if place.kind == "ControllerRevision"]
-    cluster.live[place]["data"] = {"spec": {"image": 1}}
+    (child,) = [child for child in cluster.live if child.kind == "ControllerRevision"]
+    cluster.live[child]["data"] = {"spec": {"image": 1}}
     new = _at(make(image=V2), 2)
     cluster.write(new)
     cluster.end_job("Failed")
@@ -402,7 +402,7 @@ def test_settings_of_another_revision_go_once_the_roll_out_is_done(make: Any) ->
     cluster = _good(make())
     _roll_out(cluster, _at(make(worker={"prefetch": 33}), 2))
     cluster.write(_at(make(worker={"prefetch": 33}), 2))
-    names = [place.name for place in cluster.live if place.kind == "ConfigMap"]
+    names = [child.name for child in cluster.live if child.kind == "ConfigMap"]
     assert len(names) == len(processes.ALL)
 
 

@@ -145,7 +145,7 @@ def test_the_autoscaler_that_keda_makes_is_not_pruned(children: Any) -> None:
         "name": "full-worker",
         "controller": True,
     }
-    theirs = {
+    keda_autoscaler = {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
         "metadata": {
@@ -154,17 +154,17 @@ def test_the_autoscaler_that_keda_makes_is_not_pruned(children: Any) -> None:
             "ownerReferences": [owner],
         },
     }
-    place = Reference("autoscaling/v2", "HorizontalPodAutoscaler", "keda-hpa-full-worker")
+    reference = Reference("autoscaling/v2", "HorizontalPodAutoscaler", "keda-hpa-full-worker")
     desired = children("full", Context(KEDA)).values()
-    assert diff(desired, {place: theirs}, staying=frozenset()).deletions == ()
+    assert diff(desired, {reference: keda_autoscaler}, staying=frozenset()).deletions == ()
 
 
 def test_a_scaled_object_tells_how_it_is() -> None:
     condition = {"type": "Ready", "status": "False", "reason": "R", "message": "m"}
-    place = Reference("keda.sh/v1alpha1", "ScaledObject", "full-worker")
-    live = {place: {"status": {"conditions": [condition]}}}
+    reference = Reference("keda.sh/v1alpha1", "ScaledObject", "full-worker")
+    live = {reference: {"status": {"conditions": [condition]}}}
     assert live_objects.scaling("full-worker", live) == ("False", "R", "m")
-    assert live_objects.scaling("full-worker", {place: {}}) == (
+    assert live_objects.scaling("full-worker", {reference: {}}) == (
         "Unknown",
         "NotLooked",
         "the autoscaler has not reported yet",

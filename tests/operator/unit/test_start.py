@@ -28,15 +28,15 @@ def test_without_an_api_server_it_ends_with_an_error_to_be_started_again(tmp_pat
         "OPERATOR_ADMIN_PORT": "0",
         "OPERATOR_LEASE": "false",
     }
-    ended = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "orderservice_operator"],
         env=environment,
         capture_output=True,
         check=False,
         timeout=120,
     )
-    assert ended.returncode == 1, ended.stderr.decode()[-2000:]
-    lines = (ended.stdout + ended.stderr).splitlines()
+    assert process.returncode == 1, process.stderr.decode()[-2000:]
+    lines = (process.stdout + process.stderr).splitlines()
     assert any(b"127.0.0.1:9" in line for line in lines)
     for line in lines:
         msgspec.json.decode(line)

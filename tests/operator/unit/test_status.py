@@ -33,7 +33,7 @@ READY = RolloutProgress(PodCounts(2, 2, 2), done=True, serving=True)
 IN_PLACE = TopologyReport("True", "InPlace", "fine", {"order-processing": QueueDepth(7, 1)})
 
 
-def _input(**more: Any) -> StatusInput:
+def _input(**fields: Any) -> StatusInput:
     members: dict[str, Any] = {
         "rollouts": {process.name: READY for process in ALL},
         "migration": Job(complete=True),
@@ -41,7 +41,7 @@ def _input(**more: Any) -> StatusInput:
         "report": IN_PLACE,
         "choice": Choice(None, "NotWanted", ""),
     }
-    return StatusInput(**(members | more))
+    return StatusInput(**(members | fields))
 
 
 def _verdicts(status: Any) -> dict[str, tuple[str, str]]:
@@ -69,9 +69,9 @@ def test_everything_there_is_ready(make: Any) -> None:
 def test_a_condition_keeps_its_time_until_its_status_changes(make: Any) -> None:
     service = make()
     first = conditions.status(service, _input(), NOW)
-    after = msgspec.structs.replace(service, status=first)
-    assert conditions.status(after, _input(), LATER) == first
-    changed = conditions.status(after, _input(migrated=False, migration=Job()), LATER)
+    next_service = msgspec.structs.replace(service, status=first)
+    assert conditions.status(next_service, _input(), LATER) == first
+    changed = conditions.status(next_service, _input(migrated=False, migration=Job()), LATER)
     times = {c.type: c.last_transition_time for c in changed.conditions}
     assert times["MigrationsComplete"] == LATER
     assert times["Degraded"] == NOW
@@ -92,20 +92,20 @@ def test_a_failed_migration_degrades_and_keeps_the_old_image(make: Any) -> None:
 
 
 def test_a_running_migration_is_a_phase(make: Any) -> None:
-    waiting = {process.name: RolloutProgress(PodCounts(2, 0, 0), done=False) for process in ALL}
-    status = conditions.status(make(), _input(migrated=False, rollouts=waiting), NOW)
+    progress = {process.name: RolloutProgress(PodCounts(2, 0, 0), done=False) for process in ALL}
+    status = conditions.status(make(), _input(migrated=False, rollouts=progress), NOW)
     assert status.phase == "Migrating"
     assert _verdicts(status)["Ready"][0] == "False"
 
 
 def test_a_dead_broker_makes_nothing_unready_that_was_ready(make: Any) -> None:
-    away = _input(report=TopologyReport("False", "Unreachable", "x"))
-    first = conditions.status(make(), away, NOW)
+    broker_down = _input(report=TopologyReport("False", "Unreachable", "x"))
+    first = conditions.status(make(), broker_down, NOW)
     assert first.phase == "Progressing"
     assert _verdicts(first)["Ready"] == ("False", "TopologyNotReady")
 
     ready = msgspec.structs.replace(make(), status=conditions.status(make(), _input(), NOW))
-    status = conditions.status(ready, away, LATER)
+    status = conditions.status(ready, broker_down, LATER)
     assert (status.phase, _verdicts(status)["Ready"]) == ("Ready", ("True", "AllReady"))
     assert _verdicts(status)["TopologyReady"] == ("False", "Unreachable")
 
@@ -128,9 +128,9 @@ def test_pods_that_an_autoscaler_adds_make_nothing_unready(make: Any) -> None:
 
 
 def test_what_pods_wait_for_is_told(make: Any) -> None:
-    waiting = {process.name: RolloutProgress(PodCounts(2, 0, 0), done=False) for process in ALL}
+    progress = {process.name: RolloutProgress(PodCounts(2, 0, 0), done=False) for process in ALL}
     hints = ("Secret orders does not exist",)
-    status = conditions.status(make(), _input(rollouts=waiting, hints=hints), NOW)
+    status = conditions.status(make(), _input(rollouts=progress, hints=hints), NOW)
     messages = {condition.type: condition.message for condition in status.conditions}
     assert all(
         "Secret orders does not exist" in messages[kind] for kind in ("Ready", "Progressing")
@@ -173,9 +173,9 @@ def test_a_migration_without_its_priority_class_degrades_and_one_without_room_wa
     absent = conditions.status(make(), _refused({}, f"migration: {_NO_CLASS}"), NOW)
     assert absent.phase == "Degraded"
     assert _verdicts(absent)["Degraded"] == ("True", "PriorityClassMissing")
-    waiting = _refused({}, f"migration: {_NO_ROOM}")
-    assert _verdicts(conditions.status(make(), waiting, NOW))["Degraded"][0] == "False"
-    assert [refusal.reason for refusal in waiting.refusals] == ["QuotaExceeded"]
+    report = _refused({}, f"migration: {_NO_ROOM}")
+    assert _verdicts(conditions.status(make(), report, NOW))["Degraded"][0] == "False"
+    assert [refusal.reason for refusal in report.refusals] == ["QuotaExceeded"]
 
 
 def test_a_resource_that_goes_or_cannot_be_read_keeps_what_is_known_of_it(make: Any) -> None:
@@ -194,8 +194,12 @@ def test_after_a_restart_the_broker_is_what_it_was_until_it_is_looked_at(make: A
     service = make("prod")
     assert remembered(service).reason == "NotLooked"
     status = conditions.status(service, _input(), NOW)
-    after = remembered(msgspec.structs.replace(service, status=status))
-    assert (after.status, after.reason, after.message) == ("True", "InPlace", "fine")
+    next_service = remembered(msgspec.structs.replace(service, status=status))
+    assert (next_service.status, next_service.reason, next_service.message) == (
+        "True",
+        "InPlace",
+        "fine",
+    )
 
 
 def test_a_mismatch_in_the_broker_degrades(make: Any) -> None:
@@ -218,21 +222,21 @@ def test_a_field_taken_back_is_shown_for_an_hour_or_until_the_spec_changes(make:
     assert (first.phase, _verdicts(first)["Degraded"]) == ("Ready", ("False", "FieldTakenBack"))
     assert _degraded(first).message == f"{NOW} Deployment x: 409: .spec.y"
 
-    after = msgspec.structs.replace(service, status=first)
-    assert conditions.status(after, _input(), LATER) == first
-    an_hour_later = conditions.status(after, _input(), "2026-01-02T04:05:00Z")
+    next_service = msgspec.structs.replace(service, status=first)
+    assert conditions.status(next_service, _input(), LATER) == first
+    an_hour_later = conditions.status(next_service, _input(), "2026-01-02T04:05:00Z")
     assert _degraded(an_hour_later).reason == "AsExpected"
     metadata = msgspec.structs.replace(service.metadata, generation=2)
-    changed = msgspec.structs.replace(after, metadata=metadata)
+    changed = msgspec.structs.replace(next_service, metadata=metadata)
     assert _degraded(conditions.status(changed, _input(), LATER)).reason == "AsExpected"
 
 
 def test_a_fight_for_a_field_does_not_change_the_status_each_time(make: Any) -> None:
     service, conflicts = make(), ("b: .spec", "a: .spec")
     first = conditions.status(service, _input(conflicts=conflicts), NOW)
-    after = msgspec.structs.replace(service, status=first)
-    assert conditions.status(after, _input(conflicts=conflicts[::-1]), LATER) == first
-    other = conditions.status(after, _input(conflicts=("c: .spec",)), LATER)
+    next_service = msgspec.structs.replace(service, status=first)
+    assert conditions.status(next_service, _input(conflicts=conflicts[::-1]), LATER) == first
+    other = conditions.status(next_service, _input(conflicts=("c: .spec",)), LATER)
     assert _degraded(other).message == f"{LATER} c: .spec"
 
 
@@ -267,30 +271,30 @@ def test_connections_count_every_process_of_every_pod(make: Any) -> None:
 def test_the_values_for_production_fit_into_their_servers(make: Any) -> None:
     chart = Path(__file__).parents[3] / "charts" / "orderservice-environment"
     spec = yaml.safe_load((chart / "values-prod.yaml").read_text())["spec"]
-    most, limit = most_connections(make(**spec)), spec["database"]["maxConnections"]
-    assert max(most.primary, most.replica) <= limit
+    maximum, limit = most_connections(make(**spec)), spec["database"]["maxConnections"]
+    assert max(maximum.primary, maximum.replica) <= limit
 
 
-def _deployment(**more: Any) -> Any:
+def _deployment(**fields: Any) -> Any:
     status = {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2}
     status |= {"readyReplicas": 2, "availableReplicas": 2}
     annotations = {"orders.platform.dev/revision": "r-1"}
     return {
         "metadata": {"generation": 2, "annotations": annotations},
         "spec": {"replicas": 2},
-        "status": status | more,
+        "status": status | fields,
     }
 
 
 def test_an_autoscaler_may_be_adding_pods(make: Any) -> None:
-    place = Reference("apps/v1", "Deployment", "minimal-api")
+    reference = Reference("apps/v1", "Deployment", "minimal-api")
     growing = _deployment(replicas=3, updatedReplicas=3) | {"spec": {"replicas": 5}}
     scaled = make(api={"autoscaling": {"minReplicas": 2, "maxReplicas": 6}})
-    state = rollout(scaled, API, {place: growing}, "r-1")
+    state = rollout(scaled, API, {reference: growing}, "r-1")
     assert (state.done, state.serving) == (False, True)
-    assert not rollout(make(), API, {place: growing}, "r-1").serving
+    assert not rollout(make(), API, {reference: growing}, "r-1").serving
     older = _deployment(replicas=3, updatedReplicas=2) | {"spec": {"replicas": 5}}
-    assert not rollout(scaled, API, {place: older}, "r-1").serving
+    assert not rollout(scaled, API, {reference: older}, "r-1").serving
 
 
 def test_a_pod_that_is_refused_again_under_another_name_is_no_news() -> None:
@@ -303,7 +307,7 @@ def test_a_pod_that_is_refused_again_under_another_name_is_no_news() -> None:
 
 
 def test_a_quota_that_refuses_pods_hides_no_missed_deadline(make: Any) -> None:
-    refused = {
+    quota_error = {
         "type": "ReplicaFailure",
         "status": "True",
         "reason": "FailedCreate",
@@ -317,7 +321,7 @@ def test_a_quota_that_refuses_pods_hides_no_missed_deadline(make: Any) -> None:
     }
     live = {
         Reference("apps/v1", "Deployment", "minimal-api"): _deployment(
-            availableReplicas=1, conditions=[refused, late]
+            availableReplicas=1, conditions=[quota_error, late]
         )
     }
     state = rollout(make(), API, live, "r-1")
@@ -326,7 +330,7 @@ def test_a_quota_that_refuses_pods_hides_no_missed_deadline(make: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "is_done"),
+    ("fields", "is_done"),
     [
         ({}, True),
         ({"observedGeneration": 1}, False),
@@ -336,8 +340,8 @@ def test_a_quota_that_refuses_pods_hides_no_missed_deadline(make: Any) -> None:
         ({"replicas": 3}, False),
     ],
 )
-def test_when_a_roll_out_is_done(make: Any, more: Any, is_done: object) -> None:
-    live = {Reference("apps/v1", "Deployment", "minimal-api"): _deployment(**more)}
+def test_when_a_roll_out_is_done(make: Any, fields: Any, is_done: object) -> None:
+    live = {Reference("apps/v1", "Deployment", "minimal-api"): _deployment(**fields)}
     assert rollout(make(), API, live, "r-1").done is is_done
     assert not rollout(make(), API, live, "r-2").done
 

@@ -65,10 +65,10 @@ def _carried_out(
     snapshot: Snapshot, revision: str, *, late: bool = False
 ) -> dict[Reference, Manifest]:
     """Return what is live once all is written and the controllers did their part."""
-    written = {write.reference: write.manifest for write in plan(snapshot).writes}
-    live = dict(snapshot.live) | written
-    for place, body in live.items():
-        if place.kind == "Deployment":
+    manifests = {write.reference: write.manifest for write in plan(snapshot).writes}
+    live = dict(snapshot.live) | manifests
+    for reference, body in live.items():
+        if reference.kind == "Deployment":
             body["metadata"] |= {"generation": 1}
             body["metadata"]["annotations"][REVISION_ANNOTATION] = revision
             pods = body["spec"]["replicas"]
@@ -163,9 +163,9 @@ def test_a_resource_that_waits_keeps_its_pods_and_is_ready(make: Any) -> None:
     world, service = World(), _service(make, "a")
     snapshot = msgspec.structs.replace(world.snapshot(service), held=True, revision=OLD)
     assert all(snapshot.rollouts[process.name].serving for process in processes.ALL)
-    held = plan(snapshot)
-    assert not [write for write in held.writes if write.reference.kind == "Deployment"]
-    assert not [write for write in held.writes if write.reference.kind == "ControllerRevision"]
-    assert held.deletions == ()
+    decision = plan(snapshot)
+    assert not [write for write in decision.writes if write.reference.kind == "Deployment"]
+    assert not [write for write in decision.writes if write.reference.kind == "ControllerRevision"]
+    assert decision.deletions == ()
     kinds = {write.reference.kind for write in plan(world.snapshot(service)).writes}
     assert "Deployment" in kinds

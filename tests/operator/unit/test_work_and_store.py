@@ -49,13 +49,13 @@ def test_a_resource_asked_for_many_times_is_looked_at_once() -> None:
 def test_a_resource_asked_for_during_its_work_is_looked_at_once_more_and_never_twice_at_once() -> (
     None
 ):
-    running, most, looks = 0, 0, 0
+    running, maximum, looks = 0, 0, 0
 
     def handle(queue: WorkQueue) -> Any:
         async def handle_key(key: Key) -> None:
-            nonlocal running, most, looks
+            nonlocal running, maximum, looks
             running, looks = running + 1, looks + 1
-            most = max(most, running)
+            maximum = max(maximum, running)
             if looks == 1:
                 queue.add(key)
                 queue.add(key)
@@ -65,7 +65,7 @@ def test_a_resource_asked_for_during_its_work_is_looked_at_once_more_and_never_t
         return handle_key
 
     _worked([A], handle, until=lambda: looks >= 2)
-    assert (most, looks) == (1, 2)
+    assert (maximum, looks) == (1, 2)
 
 
 def test_a_failure_is_tried_again_and_holds_up_nobody() -> None:
@@ -128,8 +128,8 @@ def test_what_is_kept_has_no_managed_fields() -> None:
 
 def test_what_others_wrote_is_kept_of_the_managed_fields() -> None:
     store, child = Store(lambda _: None), _child("x", 2)
-    theirs = {"manager": "somebody", "fieldsV1": {"f:spec": {"f:small": {}}}}
-    child["metadata"]["managedFields"].append(theirs)
+    other_entry = {"manager": "somebody", "fieldsV1": {"f:spec": {"f:small": {}}}}
+    child["metadata"]["managedFields"].append(other_entry)
     store.see(KIND, _event("ADDED", child))
     (stored,) = store.children(A).values()
     assert stored["metadata"]["managedFields"] == [
