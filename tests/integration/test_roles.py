@@ -337,7 +337,7 @@ def test_the_api_takes_finds_lists_and_cancels(services: Services) -> None:
     entries = History(Reads(services.api, None, None, 1)).of(
         first.order_id, "7", everyones=False, own_writes=True
     )
-    assert [entry.after for entry in entries] == ["Pending", "Cancelled"]
+    assert [entry.to_status for entry in entries] == ["Pending", "Cancelled"]
     UnmarkedWrites(services.api, keep_s=0.1, max_lag_s=0).announce()
 
 

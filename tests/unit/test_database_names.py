@@ -4,7 +4,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from orders.database.names import Names, places
+from orders.database.names import Names, hosts_and_ports
 
 
 def resolved(url: str) -> dict[str, str]:
@@ -53,6 +53,6 @@ def test_a_host_without_an_address_is_left_out(host: str) -> None:
 
 
 def test_no_port_is_the_usual_one_and_one_port_is_of_all() -> None:
-    assert places({"host": "a,b", "port": "7"}) == [("a", "7"), ("b", "7")]
-    assert places({"host": "a,b", "port": ",7"}) == [("a", "5432"), ("b", "7")]
-    assert places({"host": "a"}) == [("a", "5432")]
+    assert hosts_and_ports({"host": "a,b", "port": "7"}) == [("a", "7"), ("b", "7")]
+    assert hosts_and_ports({"host": "a,b", "port": ",7"}) == [("a", "5432"), ("b", "7")]
+    assert hosts_and_ports({"host": "a"}) == [("a", "5432")]

@@ -64,8 +64,8 @@ class OrderHistory:
             raise not_found()
         views = [
             TransitionView(
-                None if entry.before is None else Status(entry.before),
-                Status(entry.after),
+                None if entry.from_status is None else Status(entry.from_status),
+                Status(entry.to_status),
                 entry.reason,
                 entry.actor,
                 entry.at.astimezone(dt.UTC),

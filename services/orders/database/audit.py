@@ -46,12 +46,12 @@ class Audit:
     def settled(self, letters: Sequence[tuple[int | None, str]], *, notify: bool) -> set[int]:
         """Return the positions of letters (order id, type) that need no action any more."""
         numbered = [
-            (place, *letter) for place, letter in enumerate(letters) if letter[0] is not None
+            (index, *letter) for index, letter in enumerate(letters) if letter[0] is not None
         ]
         rows = self._pool.execute(
             "settled_letters",
             {
-                "numbers": [place for place, _, _ in numbered],
+                "numbers": [index for index, _, _ in numbered],
                 "orders": [order_id for _, order_id, _ in numbered],
                 "types": [kind for _, _, kind in numbered],
                 "notify": [notify for _ in numbered],
@@ -61,7 +61,7 @@ class Audit:
 
 
 def operator(name: str | None = None) -> str:
-    """Return the actor of a command: the name that was given, or that of the login."""
+    """Return the actor of a command: `name`, or the login's name."""
     if name is None:
         try:
             name = getpass.getuser()

@@ -61,7 +61,7 @@ class CancellationCommand(msgspec.Struct, frozen=True):
     order_id: int
     subject: str | None
     everyones: bool
-    principal: str | None  # whose key it is; None: the order's owner's
+    principal: str | None  # the owner of the key; None: the order's owner
     key: str | None = None
     note: str | None = None
 
@@ -139,7 +139,7 @@ class Cancellations:
 
 
 def _rules(answers: CancellationTemplates) -> dict[str, object]:
-    """Return the life cycle's table, as far as cancellations go, for the statement to decide by."""
+    """Return the transitions of cancellations as arrays; the statement chooses one of them."""
     rows: list[tuple[str, str, str | None, str | None, int, str]] = []
     for status in Status:
         change = transition(status, Event.CANCEL_REQUESTED)

@@ -28,7 +28,7 @@ from psycopg.rows import TupleRow
 from psycopg.waiting import Ready
 
 from orders import verified
-from orders.database.names import Names, places
+from orders.database.names import Names, hosts_and_ports
 from orders.database.statements import (
     DeadlinePassed,
     Prepared,
@@ -59,26 +59,27 @@ _WAKE_S: Final = 0.1  # psycopg's own: how often a wait looks for signals
 
 _PINNED: Final = {
     "datestyle": "ISO,YMD",  # psycopg supports no other
-    "intervalstyle": "postgres",  # nor here
+    "intervalstyle": "postgres",  # psycopg parses no other
     "timezone": "UTC",
-    "default_transaction_isolation": "read committed",  # compare-and-set waits, then looks again
+    "default_transaction_isolation": "read committed",  # compare-and-set waits, then reads again
     "default_transaction_deferrable": "off",
     "standard_conforming_strings": "on",
     "bytea_output": "hex",
     "extra_float_digits": "1",
     "array_nulls": "on",
     "transform_null_equals": "off",
-    # A commit is on the primary's disk, and on that of the standbys that it is told to wait for.
+    # A commit is on the disks of the primary and of the synchronous standbys.
     "synchronous_commit": "on",
-    # A generic plan is made once, and cannot be lured to the partial index on unfinished orders
-    # by the statistics of a fresh table.
+    # A generic plan is made once. The statistics of a fresh table cannot make it use the partial
+    # index on unfinished orders.
     "plan_cache_mode": "force_generic_plan",
     "idle_in_transaction_session_timeout": "10s",
 }
-# Not pinned: default_transaction_read_only. Its owner fences a server off with it.
+# Not pinned: default_transaction_read_only. The database's owner sets it to fence a server off.
 
-# A session that holds a lock says something at least every few seconds. One whose client vanished
-# without a word, froze, or does not read is ended by the server after this, and its lock is free.
+# A session that holds a lock sends a statement at least every few seconds. After this time without
+# one its client has vanished, is frozen, or does not read. The server then ends the session, which
+# frees the lock.
 SILENCE_S: Final = 10
 SESSION: Final = {
     "tcp_keepalives_idle": "5",
@@ -113,10 +114,10 @@ class Server:
     """The server behind a URL, and the results of the last attempts to connect. Thread-safe.
 
     A URL may name several hosts: the one that answered last is tried first. `advice` names the
-    setting to correct when there is a pooler in transaction mode that is not expected.
+    setting to correct when an unexpected pooler in transaction mode is found.
     """
 
-    def __init__(  # noqa: PLR0913 each caller says two or three of them
+    def __init__(  # noqa: PLR0913 each caller passes two or three of them
         self,
         url: str,
         *,
@@ -180,28 +181,29 @@ class Server:
         with self._lock:
             self._under_way -= 1
             self.problem = None
-            hosts = places(self._parameters)
+            hosts = hosts_and_ports(self._parameters)
             if (host, port) in hosts:
                 self._first = hosts.index((host, port))
         self.tried.set()
 
     def add(self, connection: "Connection") -> None:
-        """Take in a new connection; statements that wait for another server wait in vain.
+        """Record a new connection, and end waits for a server that it has replaced.
 
-        A frozen primary has been replaced when another server takes writes under its name.
+        If another server accepts writes under the same name, the former primary was replaced, and
+        will not answer.
         """
         if not self.writes or not connection.instance:
             return
-        before_s = time.monotonic() - _STUCK_S
+        stuck_since_s = time.monotonic() - _STUCK_S
         with self._lock:
             others = [opened for opened in self._open if opened.instance != connection.instance]
             self._open.add(connection)
         for other in others:
-            if other.waiting_since_s < before_s:
+            if other.waiting_since_s < stuck_since_s:
                 other.cut()
 
     def longest_wait_s(self) -> float:
-        """Return for how long a statement has been waiting for its answer, at most; 0: none."""
+        """Return the longest time that a statement has been waiting; 0 if none waits."""
         with self._lock:
             began_s = min(
                 (connection.waiting_since_s for connection in self._open), default=float("inf")
@@ -237,10 +239,10 @@ class Server:
         return list(self._abandoned)
 
     def admit(self, waiting: Sequence[int]) -> None:
-        """Take in which abandoned sessions still wait for a synchronous standby.
+        """Record which abandoned sessions still wait for a synchronous standby.
 
-        The server does not notice that the client no longer waits. Raises SessionRefused when
-        there are too many: each new one would end like them, and take a place of the server's.
+        The server does not notice that their clients have left. Raises SessionRefused when there
+        are too many: a new session would wait, too, and use one of the server's connections.
         """
         with self._lock:
             self._abandoned = set(waiting)
@@ -250,9 +252,9 @@ class Server:
     def follow(self, system: int, timeline: int) -> None:
         """Note which timeline a server is on. Raises SessionRefused for one that was left behind.
 
-        A former primary that comes back takes writes as it did before: only its timeline, which a
-        promotion makes higher, tells it from its successor. From now on
-        `left_behind` holds for open connections to a server on a lower one.
+        A former primary that comes back accepts writes again. Only the timeline distinguishes it
+        from its successor, because a promotion raises it. From now on `left_behind` is true for
+        open connections to a server on a lower timeline.
         """
         with self._lock:
             newest = self._timelines.setdefault(system, timeline)
@@ -305,13 +307,13 @@ class Connection(psycopg.Connection[TupleRow]):
     opened_at_s = 0.0
     backend_pid = 0
     instance = ""  # of the server: another one when it was restarted, or another was promoted
-    line = (0, 0)  # the server's system identifier and timeline; zeros if it does not say them
+    line = (0, 0)  # the server's system identifier and timeline; zeros if unknown
     waiting_since_s = float("inf")
     _prepared_statements: Prepared | None = None  # None: psycopg's cursors run them
-    _unasked: select.poll  # for what the server says although nothing was asked
+    _unasked: select.poll  # for data that the server sends without a statement
 
     @classmethod
-    def connect(  # type: ignore[override] # a pool passes what its `kwargs` say
+    def connect(  # type: ignore[override] # a pool passes its `kwargs`
         cls,
         conninfo: str,
         *,
@@ -324,8 +326,9 @@ class Connection(psycopg.Connection[TupleRow]):
         server.note_attempt()
         began_s = time.monotonic()
         try:
-            place = server.resolved(conninfo or server.conninfo(), arguments["connect_timeout"])
-            connection = super().connect(place, options=cls._options(server, session), **arguments)
+            address = server.resolved(conninfo or server.conninfo(), arguments["connect_timeout"])
+            options = cls._options(server, session)
+            connection = super().connect(address, options=options, **arguments)
             connection.deadline_s, connection.opened_at_s = deadline_s, began_s
             connection._begin(server, session)  # noqa: SLF001 our own class
         except BaseException as error:
@@ -376,10 +379,10 @@ class Connection(psycopg.Connection[TupleRow]):
         self.line = system, timeline
 
     def wait(self, gen: PQGen[RV], interval: float = _WAKE_S, timeout: float | None = None) -> RV:
-        """Wait as psycopg does, but not for ever.
+        """Wait as psycopg does, but only until the connection's deadline.
 
-        Raises DeadlinePassed, with the connection closed: an answer that comes later must not be
-        taken for that of another statement.
+        Raises DeadlinePassed, with the connection closed, because a later answer could be mistaken
+        for that of another statement.
         """
         if timeout is not None:
             return super().wait(gen, interval, timeout)
@@ -396,7 +399,10 @@ class Connection(psycopg.Connection[TupleRow]):
             self.waiting_since_s = float("inf")
 
     def is_over(self) -> bool:
-        """Return whether an idle connection has ended; the server sends to no other idle one."""
+        """Return whether an idle connection has ended.
+
+        The server sends data on an idle connection only when it ends the session.
+        """
         return self.closed or bool(self._unasked.poll(0))
 
     def rows(self, query: bytes, params: Mapping[str, Any]) -> list[Row]:
@@ -404,7 +410,7 @@ class Connection(psycopg.Connection[TupleRow]):
         if self._prepared_statements is not None:
             return self._prepared_statements.rows(query, params)
         cursor = self.execute(query, params)
-        # Not `description`: it would make an object of every column, only to be asked if any.
+        # Not `description`, which makes an object for every column.
         result = cursor.pgresult
         if result is None or not result.nfields:
             return []
@@ -428,7 +434,7 @@ class Connection(psycopg.Connection[TupleRow]):
             self.deadline_s = usual_s
 
     def wait_for_notification(self, timeout_s: float) -> None:
-        """Return when a notification came, or after `timeout_s`; handlers get to see it."""
+        """Wait for a notification, up to `timeout_s`. Handlers receive it."""
         with contextlib.suppress(errors._WaitTimeout):  # noqa: SLF001 what `wait` raises
             self.wait(notifies(self.pgconn), timeout=timeout_s)
 
@@ -438,7 +444,7 @@ def _driven(steps: PQGen[RV], descriptor: int, wait: Wait, timeout_s: float) -> 
     try:
         readiness = next(steps)
         while True:
-            # It asks for room only if the send buffer is full, which one statement does not fill.
+            # A wait for room is rare: one statement does not fill the send buffer.
             room = bool(readiness & Ready.W)
             if not (_has_room(descriptor, timeout_s) if room else wait(descriptor, timeout_s)):
                 raise errors._WaitTimeout  # noqa: SLF001 as psycopg's own `wait` does
@@ -458,14 +464,14 @@ def _text(value: bytes | None) -> str:
     return (value or b"").decode()
 
 
-# A default has no effect on the transaction that already runs.
+# Explicit, because a default has no effect on a transaction that has begun.
 _BEGIN: Final = b"BEGIN ISOLATION LEVEL READ COMMITTED"
 
 
 class PooledConnection(Connection):
     """A connection through a pooler in transaction mode.
 
-    Each statement brings its settings, in the same transaction and without a round trip of its own.
+    Each statement sends its settings in the same transaction, without another round trip.
     """
 
     _local = b""
@@ -475,8 +481,8 @@ class PooledConnection(Connection):
         return server.options
 
     def _check(self, server: Server, session: Mapping[str, str]) -> None:
-        # The pooler keeps these by itself once they were set: it is told of them by the server. And
-        # psycopg must know them when it reads rows, after the transaction has ended.
+        # The server reports these two to the pooler, which keeps them for the client. psycopg needs
+        # them when it reads rows, after the transaction has ended.
         formats = {name: session[name] for name in ("datestyle", "timezone")}
         self._local = set_config(session, local=True)
         super().execute(set_config(formats, local=False))
@@ -576,7 +582,7 @@ def connect(
     application: str,
     extra: Mapping[str, str] | None = None,
 ) -> Connection:
-    """Open a connection of one's own. Raises ServerAway: nothing was done yet."""
+    """Open a connection outside of a pool. Raises ServerAway: nothing was done yet."""
     kind = PooledConnection if server.pooled else Connection
     try:
         return kind.connect(

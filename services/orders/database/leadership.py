@@ -16,10 +16,10 @@ _log = structlog.get_logger()
 
 
 def lead(session: Connection, lock: int, silence_s: int = SILENCE_S) -> bool:
-    """Try to take a lock until the session ends; end the session of a holder that is frozen.
+    """Try to take a lock, which lasts until the session ends; end the session of a frozen holder.
 
-    Trying again and again instead of waiting in the server: a statement that waits holds back the
-    clean-up of every table. Raises psycopg's errors.
+    It does not wait in the server, because a waiting statement holds back the clean-up of every
+    table. Raises psycopg's errors.
     """
     row = session.execute(statement("take_lock"), {"lock": lock}).fetchone()
     if row and row[0]:
@@ -65,7 +65,7 @@ class Leadership:
         return self._held
 
     def close(self) -> None:
-        """Release the lock."""
+        """Close the session, which releases the lock."""
         session, self._session, self._held = self._session, None, False
         if session is not None:
             session.close()

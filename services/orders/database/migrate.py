@@ -23,10 +23,10 @@ from orders.errors import Permanent, Transient
 from orders.settings import DatabaseSettings
 
 _LOCK: Final = 0x6F726465  # "orde": one migration of this database at a time
-_TABLE: Final = "_yoyo_migration"  # its own default
+_TABLE: Final = "_yoyo_migration"  # yoyo's default
 _ASK_S: Final = 0.5
-# A statement may take as long as it takes. But an ALTER TABLE that waits behind a long reader makes
-# all traffic wait behind it, and that fails after a second of waiting: so it gives up much sooner.
+# A statement may take any time. But an ALTER TABLE that waits for a long reader makes all traffic
+# wait, which fails after a second. So it gives up much sooner.
 _SESSION: Final = {
     "statement_timeout": "0",
     "lock_timeout": "300ms",
@@ -41,9 +41,9 @@ _log = structlog.get_logger()
 
 
 def migrate(database: DatabaseSettings | str) -> list[str]:
-    """Apply the migrations that are missing and return their names; others may do so too.
+    """Apply the missing migrations and return their names. Safe to run several at once.
 
-    Then the privileges of the processes' roles are brought up to date, if there are any.
+    Then it updates the privileges of the processes' roles, if there are any.
     Raises Transient if PostgreSQL is unavailable, Permanent if a migration is refused.
     """
     settings = DatabaseSettings(url=database) if isinstance(database, str) else database
@@ -95,8 +95,8 @@ def _session(settings: DatabaseSettings) -> Iterator[Connection]:
 def _lock(session: Connection) -> None:
     """Wait until no other migration runs.
 
-    It asks again and again: a waiting statement has a snapshot, and the concurrent index build of
-    the very migration that it waits for would wait for that.
+    It polls. A waiting statement would hold a snapshot, and a concurrent index build of the
+    migration that it waits for would wait for the end of that snapshot.
     """
     while True:
         row = session.execute(statement("take_lock"), {"lock": _LOCK}).fetchone()
@@ -167,7 +167,7 @@ def _drop_invalid(backend: "_Backend") -> None:
 
 
 class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc] # yoyo ships no types
-    """Yoyo over a session of ours: several hosts, pinned settings, and its lock."""
+    """yoyo's backend over our session, which has several hosts, pinned settings and the lock."""
 
     def __init__(self, session: Connection) -> None:
         self._session = session
@@ -184,9 +184,9 @@ def _backend(session: Connection) -> _Backend:
 
 
 class Watchdog:
-    """Ends a session whose server does not answer others either.
+    """Ends the session if its server does not answer another connection either.
 
-    A migration may take hours, so its statements have no deadline; the server must be well for it.
+    A migration may take hours, so its statements have no deadline.
     """
 
     def __init__(

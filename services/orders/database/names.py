@@ -1,7 +1,7 @@
 """Addresses of the hosts in a URL of PostgreSQL, looked up within a time.
 
-The C library's own look-up ends when it likes: a name server that does not answer holds a thread
-for up to 20 s. So each runs on a thread of its own, and the caller waits no longer than it may.
+The C library's look-up has no deadline: a name server that does not answer holds a thread for up
+to 20 s. So each look-up has a separate thread, and the caller waits for a limited time.
 """
 
 import ipaddress
@@ -16,13 +16,13 @@ import psycopg
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-PORT: Final = "5432"  # empty, as libpq understands it
+PORT: Final = "5432"  # libpq's default
 
 HostPort = tuple[str, str]  # host and port, as the URL has them
 Addresses = Sequence[str]
 
 
-def places(parameters: Mapping[str, Any]) -> list[HostPort]:
+def hosts_and_ports(parameters: Mapping[str, Any]) -> list[HostPort]:
     """Return the hosts of a URL, each with its port; one port alone is that of all hosts."""
     hosts = str(parameters.get("host") or "").split(",")
     ports = [port or PORT for port in str(parameters.get("port") or "").split(",")]
@@ -45,7 +45,7 @@ class Names:
         ConnectionTimeout if the name server did not answer in time.
         """
         parameters = conninfo_to_dict(conninfo)
-        hosts = places(parameters)
+        hosts = hosts_and_ports(parameters)
         if parameters.get("hostaddr") or not any(_is_name(host) for host, _ in hosts):
             return conninfo
         addresses = self._addresses(hosts, timeout_s)
@@ -61,7 +61,7 @@ class Names:
 
     def _addresses(self, hosts: Sequence[HostPort], timeout_s: float) -> list[tuple[str, str, str]]:
         deadline_s = time.monotonic() + timeout_s
-        lookups = [self._lookup(place) if _is_name(place[0]) else None for place in hosts]
+        lookups = [self._lookup(host, port) if _is_name(host) else None for host, port in hosts]
         resolved: list[tuple[str, str, str]] = []
         failure: Exception | None = None
         for (host, port), lookup in zip(hosts, lookups, strict=True):
@@ -82,33 +82,35 @@ class Names:
             raise psycopg.OperationalError("no host has an address") from failure
         return resolved
 
-    def _lookup(self, place: HostPort) -> "Future[Addresses]":
+    def _lookup(self, host: str, port: str) -> "Future[Addresses]":
         """Return the look-up of a name that is under way, or begin one."""
         with self._lock:
-            lookup = self._under_way.get(place)
+            lookup = self._under_way.get((host, port))
             if lookup is None:
-                lookup = self._under_way[place] = Future()
+                lookup = self._under_way[host, port] = Future()
                 threading.Thread(
-                    target=self._look_up, args=(place, lookup), name="database-name", daemon=True
+                    target=self._look_up,
+                    args=(host, port, lookup),
+                    name="database-name",
+                    daemon=True,
                 ).start()
             return lookup
 
-    def _look_up(self, place: HostPort, lookup: "Future[Addresses]") -> None:
-        host, port = place
+    def _look_up(self, host: str, port: str, lookup: "Future[Addresses]") -> None:
         try:
             records = socket.getaddrinfo(
                 host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
             )
-        except Exception as error:  # noqa: BLE001 it is raised where the addresses are awaited
-            self._end(place)
+        except Exception as error:  # noqa: BLE001 raised again where the addresses are awaited
+            self._end(host, port)
             lookup.set_exception(error)
         else:
-            self._end(place)
+            self._end(host, port)
             lookup.set_result([str(record[4][0]) for record in records])
 
-    def _end(self, place: HostPort) -> None:
+    def _end(self, host: str, port: str) -> None:
         with self._lock:
-            del self._under_way[place]
+            del self._under_way[host, port]
 
 
 def _is_name(host: str) -> bool:

@@ -1,9 +1,8 @@
 """Notifications about orders: each waits in a row until it is sent or given up.
 
-Threads that claim at the same time, or end their claims, share a statement and its commit. A
-caller that comes while no statement runs has one of its own at once. Callers that come meanwhile
-wait for the next statement, which is for all of them. They do not wait for long, because a
-statement may wait for a lock that does not concern others.
+Threads that claim at the same time, or end their claims, share a statement and its commit. The
+first caller runs a statement at once. Callers that arrive meanwhile wait, and share the next one.
+Their wait is limited, because a statement may wait for a lock that does not concern the others.
 """
 
 import datetime as dt
@@ -90,7 +89,7 @@ class ClaimResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Ended(msgspec.Struct):
-    place: int
+    index: int
     order_id: int
     template: str
     message_id: str
@@ -101,16 +100,16 @@ class _Ended(msgspec.Struct):
     tried: int
 
 
-class _Caller(Generic[A, R]):
-    """A request of a thread. It waits at the gate until it is answered, or is to ask for others."""
+class _Request(Generic[A, R]):
+    """A thread's question. The thread waits at the gate for its answer, or for a batch to send."""
 
-    __slots__ = ("answers", "error", "gate", "part", "question")
+    __slots__ = ("answers", "batch", "error", "gate", "question")
 
     def __init__(self, question: A) -> None:
         self.question = question
-        self.answers: list[R] = []  # one, or none: then the thread asks by itself
+        self.answers: list[R] = []  # one; none if the thread has to ask alone
         self.error: ServerAway | None = None
-        self.part: list[_Caller[A, R]] = []  # for whom this thread asks, itself included
+        self.batch: list[_Request[A, R]] = []  # what this thread has to send, its own included
         self.gate = threading.Lock()
         self.gate.acquire()
 
@@ -132,24 +131,24 @@ class SharedStatement(Generic[A, R]):
         self._single, self._several, self._patience_s = single, several, patience_s
         self._lock = threading.Lock()  # guards the next two
         self._running = False
-        self._waiting: list[_Caller[A, R]] = []
+        self._waiting: list[_Request[A, R]] = []
 
     def ask(self, question: A) -> R:
         """Return the answer. Raises what `single` raises."""
-        request: _Caller[A, R] = _Caller(question)
-        part = self._turn(request)
-        if len(part) == 1:
+        request: _Request[A, R] = _Request(question)
+        batch = self._turn(request)
+        if len(batch) == 1:
             try:
                 return self._single(question)
             finally:
                 self._pass_on()
-        if part:
-            self._answer(part)
+        if batch:
+            self._answer(batch)
         if request.error is not None:
             raise request.error
         return request.answers[0] if request.answers else self._single(question)
 
-    def _turn(self, request: _Caller[A, R]) -> list[_Caller[A, R]]:
+    def _turn(self, request: _Request[A, R]) -> list[_Request[A, R]]:
         """Wait; return the requests that the caller has to send.
 
         The list is empty if another thread sent this one, or it has waited for `patience_s`.
@@ -161,10 +160,10 @@ class SharedStatement(Generic[A, R]):
             self._waiting.append(request)
         if not request.gate.acquire(timeout=self._patience_s) and not self._left(request):
             request.gate.acquire()
-        part, request.part = request.part, []
-        return part
+        batch, request.batch = request.batch, []
+        return batch
 
-    def _left(self, request: _Caller[A, R]) -> bool:
+    def _left(self, request: _Request[A, R]) -> bool:
         """Withdraw the request; return whether it was still waiting."""
         with self._lock:
             if request not in self._waiting:
@@ -172,32 +171,32 @@ class SharedStatement(Generic[A, R]):
             self._waiting.remove(request)
             return True
 
-    def _answer(self, part: list[_Caller[A, R]]) -> None:
+    def _answer(self, batch: list[_Request[A, R]]) -> None:
         try:
-            answers = self._several([request.question for request in part])
-            for place, answer in answers.items():
-                part[place].answers.append(answer)
+            answers = self._several([request.question for request in batch])
+            for index, answer in answers.items():
+                batch[index].answers.append(answer)
         except ServerAway as error:  # no question would be answered
-            for request in part:
+            for request in batch:
                 request.error = error
-        except Exception as error:  # noqa: BLE001 each finds by itself what is wrong
+        except Exception as error:  # noqa: BLE001 each asks alone and sees the error
             if isinstance(error, OrdersError):
                 _log.warning("set.fell_apart", error=str(error))
             else:
                 _log.exception("set.fell_apart")
         finally:
             self._pass_on()
-            for request in part[1:]:
+            for request in batch[1:]:
                 request.gate.release()
 
     def _pass_on(self) -> None:
         """Let the first waiting thread send all waiting requests."""
         with self._lock:
-            part, self._waiting = self._waiting, []
-            self._running = bool(part)
-        if part:
-            part[0].part = part
-            part[0].gate.release()
+            batch, self._waiting = self._waiting, []
+            self._running = bool(batch)
+        if batch:
+            batch[0].batch = batch
+            batch[0].gate.release()
 
 
 class Notifications:
@@ -206,7 +205,7 @@ class Notifications:
     def __init__(self, primary: Pool, claim_s: float, patience_s: float = PATIENCE_S) -> None:
         """Make claims last for `claim_s` seconds: longer than sending one takes.
 
-        `patience_s` is how long a thread waits for a statement of others.
+        `patience_s` is how long a thread waits for another thread's statement.
         """
         self._primary, self._claim_s = primary, claim_s
         self._claims: SharedStatement[int, Notification | None] = SharedStatement(
@@ -226,7 +225,7 @@ class Notifications:
         return _notification(rows[0]) if rows else None
 
     def _claim_several(self, order_ids: Sequence[int]) -> dict[int, Notification]:
-        """Return the claims by the position of their order: once for an order named twice."""
+        """Return the claims by the index of their order; one for an order that is named twice."""
         arguments = {"order_ids": list(order_ids), "claim_s": self._claim_s}
         rows = self._primary.execute("claim_order_notifications", arguments)
         return {order_ids.index(row[0]): _notification(row) for row in rows}
@@ -285,12 +284,12 @@ class Notifications:
     def _settle_several(
         self, claims: Sequence[tuple[Notification, ClaimResult]]
     ) -> dict[int, bool]:
-        """Return whether there is another one, by the places of the claims that were ended."""
+        """Return whether the order has another one, by the index of each claim that was ended."""
         rows = self._primary.execute("settle_notifications", {"ended": _json(claims)})
         return dict(rows)
 
     def count(self) -> Counts:
-        """Count the unsent notifications."""
+        """Return the numbers of unsent notifications, and the age of the oldest one."""
         return Counts(*self._primary.execute("count_notifications", {})[0])
 
     def unsent(self, states: Sequence[str], limit: int) -> list[Unsent]:
@@ -321,10 +320,10 @@ class Notifications:
 
 
 def _json(claims: Sequence[tuple[Notification, ClaimResult]]) -> str:
-    """Return claims that end as a statement takes them: arrays cost psycopg many times as much."""
+    """Return claims as JSON for a statement. Arrays would cost psycopg many times the CPU."""
     rows = [
         _Ended(
-            place=place,
+            index=index,
             order_id=notification.order_id,
             template=notification.template,
             message_id=notification.webhook_id,
@@ -334,7 +333,7 @@ def _json(claims: Sequence[tuple[Notification, ClaimResult]]) -> str:
             error=result.error,
             tried=int(result.tried),
         )
-        for place, (notification, result) in enumerate(claims)
+        for index, (notification, result) in enumerate(claims)
     ]
     return msgspec.json.encode(rows).decode()
 
@@ -352,8 +351,8 @@ def _notification(row: Row) -> Notification:
         tries,
         age_s,
     ) = row
-    # Release N-1 wrote rows without these: the receiver asks the API for what they were.
-    # `order.completed.v1` is about Completed.
+    # Rows of release N-1 have no version, status and reason; the receiver asks the API for them.
+    # The template names the status: `order.completed.v1` is about Completed.
     status = status or template.split(".")[1].capitalize()
     event = OrderEvent(order_id, version or 1, status, reason)
     return Notification(

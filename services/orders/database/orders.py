@@ -20,9 +20,9 @@ from orders.errors import Transient
 from orders.telemetry import tracing
 from orders.telemetry.context import Context
 
-# Rows that a page skips by itself; beyond them, the index alone is asked where the page begins.
+# Up to this offset a page skips rows. Beyond it, a query of the index alone finds where it begins.
 _SKIPPED: Final = 200
-# Looked up in a fifth of the time of a call of the enumeration: a page has a hundred of them.
+# A look-up takes a fifth of the time of `Status(value)`, and a page has a hundred of them.
 _STATUS: Final = {status.value: status for status in Status}
 _NEWEST: Final = (dt.datetime(9999, 12, 31, tzinfo=dt.UTC), MAX_ID)
 
@@ -55,12 +55,12 @@ class KeyReused(Exception):
 
 
 def owners_principal(user_id: int) -> str:
-    """Return the owner of a key when there is no authentication: the order's owner."""
+    """Return the principal of a key when there is no authentication: the order's owner."""
     return f"user:{user_id}"
 
 
 class Use(msgspec.Struct, frozen=True):
-    """The use of a key: once per principal and route, with one content. Without a key: no use."""
+    """A request's Idempotency-Key, if it has one: unique by principal and route."""
 
     principal: str
     route: str
@@ -69,7 +69,7 @@ class Use(msgspec.Struct, frozen=True):
 
     @property
     def arguments(self) -> dict[str, object]:
-        """Return what a statement stores of it."""
+        """The arguments of the statement that stores it."""
         return msgspec.structs.asdict(self)
 
 
@@ -88,7 +88,7 @@ def find_answer(pool: Pool, use: Use) -> StoredAnswer | None:
 
 @contextlib.contextmanager
 def busy_if_locked(use: Use) -> Iterator[None]:
-    """Raise Busy for Locked if a key is used: the first use of the key holds the lock."""
+    """Raise Busy instead of Locked if the request has a key, whose first use holds the lock."""
     try:
         yield
     except Locked as error:
@@ -179,8 +179,8 @@ class Orders:
         encoded = msgspec.json.encode([submission.encoded for submission in submissions])
         arguments = self._common | {"orders": encoded.decode()}
         rows: list[list[Row]] = [[] for _ in submissions]
-        for place, order_id, relay_sleeps in self._primary.execute("accept_orders", arguments):
-            rows[place - 1].append((order_id, relay_sleeps))
+        for number, order_id, relay_sleeps in self._primary.execute("accept_orders", arguments):
+            rows[number - 1].append((order_id, relay_sleeps))
         return rows
 
     def replay(self, order: NewOrder, principal: str, key: str) -> StoredAnswer | None:
@@ -235,13 +235,13 @@ class _Acceptance(msgspec.Struct, frozen=True):
 
 
 class _Submission(msgspec.Struct, frozen=True):
-    """An order to take, encoded by its own request: what cannot be encoded fails no set."""
+    """An order to take. Its own request encodes it, so a failure to encode fails no set."""
 
     acceptance: _Acceptance
     encoded: msgspec.Raw
 
     def use(self) -> tuple[str, str] | None:
-        """Return what no other order of a set may use; None without a key."""
+        """Return the principal and key, which a set has only once; None without a key."""
         key = self.acceptance.key
         return None if key is None else (self.acceptance.principal, key)
 
@@ -282,10 +282,10 @@ def order_of(row: Row, *, refund_pending: bool = False) -> Order:
 
 
 class HistoryEntry(msgspec.Struct, frozen=True):
-    """One transition; `reason` is a word of ours, or what the person who asked said."""
+    """One transition; `reason` is a Reason, or the text of the person who asked for it."""
 
-    before: str | None
-    after: str
+    from_status: str | None
+    to_status: str
     reason: str | None
     actor: str
     at: dt.datetime

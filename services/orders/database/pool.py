@@ -42,16 +42,16 @@ from orders.errors import OrdersError
 from orders.settings import DatabaseSettings
 from orders.watch import step
 
-# A request does not wait for a server that is known to be down: a meinheld process serves one at a
-# time. Not zero: a connection that is free is taken.
+# A request does not wait for a server that is known to be down, because a meinheld process serves
+# one request at a time. Not zero, so that a free connection is taken.
 _NO_WAIT_S: Final = 0.01
-# A server that was not heard of for so long is asked; it has so long for an answer. Whether it is
-# as it should be is asked of a busy one, too: statements do not tell.
+# A server that has answered nothing for _QUIET_S gets a heartbeat, and has _HEARTBEAT_S to answer.
+# A busy server is examined, too: statements do not show whether it is writable and durable.
 _QUIET_S: Final = 0.5
 _HEARTBEAT_S: Final = 3.0
 _EXAMINED_EVERY_S: Final = 2.0
 _LIFETIME_S: Final = 1800.0
-# A relay that was woken looks again every few milliseconds for longer than this.
+# The time between two wake-ups. A woken relay queries every few milliseconds for longer than this.
 _APART_S: Final = 0.04
 _log = structlog.get_logger()
 
@@ -59,7 +59,7 @@ _log = structlog.get_logger()
 class Pool:
     """A pool that opens in the background, survives restarts of the server, and fails fast.
 
-    One that `writes` keeps no connection to a server that takes no writes.
+    With `writes` it keeps no connection to a read-only server.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Pool:
     def wait(self) -> None:
         """Wait for the end of the first attempt to connect, which tries each host of the URL.
 
-        A first statement that came before it would wait for one host only. Call it after `open`.
+        An earlier statement would wait for the first host only. Call it after `open`.
         """
         self._server.tried.wait()
 
@@ -131,13 +131,13 @@ class Pool:
     def connection(self) -> AbstractContextManager[Connection]:
         """Lend a connection in autocommit mode for a block: one statement is one transaction.
 
-        Raises Transient when the server cannot be had in time, and what `translation` makes of the
-        block's own errors.
+        Raises Transient when there is no connection in time, and the `translation` of the block's
+        errors.
         """
         return _Loan(self._take, self._take_back, self._timeout_s)
 
     def _take_back(self, connection: Connection, error: BaseException | None) -> None:
-        """Keep a connection for the next block, unless `error`, which ended this one, forbids."""
+        """Take a connection back from a block that ended with `error`; keep it if it is good."""
         try:
             self._judge(connection, error)
         finally:
@@ -152,13 +152,13 @@ class Pool:
         if error is None:
             self._answered_at_s = time.monotonic()
         elif isinstance(error, DeadlinePassed):
-            # A busy machine makes a heartbeat late, too. Then the next attempt to connect tells.
+            # A late heartbeat proves nothing on a busy machine; the next attempt to connect does.
             if threading.current_thread() is not self._heartbeat:
                 self._server.suspect(error)
             self._server.abandon(connection.backend_pid)
             self._distrust(connection)
         elif isinstance(error, errors.ReadOnlySqlTransaction | ReadOnly | NoStandby):
-            self._distrust(connection)  # another attempt to connect tells soon how the server does
+            self._distrust(connection)  # the next attempt to connect shows the server's state
         elif connection.closed:
             self._distrust(connection)  # the cause may soon end the others
 
@@ -178,9 +178,9 @@ class Pool:
         return self._server.left_behind(connection) or connection.is_over()
 
     def _refuse_if_over(self, connection: Connection) -> None:
-        """Notice an idle connection that is of no use any more, without a round trip."""
+        """Raise OperationalError for an idle connection that has ended, without a round trip."""
         if self._is_over(connection):
-            connection.close()  # else the pool would take it for a good one and lend it again
+            connection.close()  # otherwise the pool would lend it again
             raise psycopg.OperationalError("the connection ended while it was idle")
 
     def _may_be_kept(self, connection: Connection) -> bool:
@@ -217,18 +217,18 @@ class Pool:
     def _beat(self) -> None:
         """Send the server a heartbeat while the pool is idle.
 
-        A server that freezes is left before the next request has to find out, and one that comes
-        back is found without a request.
+        So a frozen server is left before the next request, and a server that comes back is found
+        without a request.
         """
         while not self._closing.wait(_QUIET_S):
             quiet = time.monotonic() - self._answered_at_s > _QUIET_S
             if quiet or self.unwell_s > _EXAMINED_EVERY_S:
                 with (
                     contextlib.suppress(OrdersError),
-                    _Loan(self._take, self._take_back, _NO_WAIT_S) as lent,
-                    lent.within(_HEARTBEAT_S),
+                    _Loan(self._take, self._take_back, _NO_WAIT_S) as connection,
+                    connection.within(_HEARTBEAT_S),
                 ):
-                    self._examine(lent)
+                    self._examine(connection)
 
     def execute(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
         """Run `sql/<name>.sql` and return its rows."""
@@ -236,10 +236,10 @@ class Pool:
             return connection.rows(statement(name), arguments)
 
     def read(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
-        """Run a statement that only reads; once more, on a new connection, if its own one broke.
+        """Run a statement that only reads; once more, on a new connection, if the first one broke.
 
-        The server may close a connection just after we looked at it. A deadline that passed is not
-        tried again: the caller has waited long enough.
+        The server may close a connection just after we checked it. A passed deadline is not tried
+        again, because the caller has waited long enough.
         """
         try:
             return self.execute(name, arguments)
@@ -254,7 +254,7 @@ class Pool:
             return connection.execute(statement(name), arguments).rowcount
 
     def wake_relay(self) -> None:
-        """Wake the relay: a statement reported that it sleeps, and has committed a message."""
+        """Have the relay woken, after the commit of a statement that returned `relay_sleeps`."""
         self._wakeup.due()
 
     def _notify(self) -> None:
@@ -262,16 +262,16 @@ class Pool:
             connection.execute(statement("wake_relay"))
 
     def ping(self) -> None:
-        """Ask the server a question.
+        """Check the server.
 
-        Raises Transient if it does not answer, takes no writes, or is not as durable as asked for.
+        Raises Transient if it does not answer, is read-only, or is less durable than the settings.
         """
         with self.connection() as connection:
             self._examine(connection)
 
     @property
     def unwell_s(self) -> float:
-        """For how many seconds no `ping` has passed, with those that the pool makes by itself."""
+        """Seconds since the last successful check, by `ping` or by the pool."""
         return time.monotonic() - self._passed_at_s
 
     def _examine(self, connection: Connection) -> None:
@@ -279,16 +279,16 @@ class Pool:
         if self._writes and read_only == "on":
             raise ReadOnly(READ_ONLY, retry_after_s=1)
         if self._server.synchronous and not standbys:
-            self._passed_at_s = float("-inf")  # no promotion does this
+            self._passed_at_s = float("-inf")  # not caused by a promotion, which is tolerated
             raise NoStandby(NO_STANDBY)
         self._passed_at_s = time.monotonic()
 
 
 @contextlib.contextmanager
 def opened(settings: DatabaseSettings, application: str) -> Iterator[Pool]:
-    """Open one connection to the primary for a command, whichever host of the URL that is.
+    """Open a pool of one connection to the primary, for a command.
 
-    A statement raises Transient when no host takes writes.
+    Each host of the URL is tried. A statement raises Transient when none of them accepts writes.
     """
     pool = Pool(settings.url, msgspec.structs.replace(settings, pool_size=1), application)
     pool.open()
@@ -300,7 +300,7 @@ def opened(settings: DatabaseSettings, application: str) -> Iterator[Pool]:
 
 
 class _Loan:
-    """A connection for a block. Not of generators: three, nested, cost 6 % of a statement's CPU."""
+    """A connection for a block. Three nested generators would cost 6 % of a statement's CPU."""
 
     __slots__ = ("_connection", "_take", "_take_back", "_timeout_s")
 
@@ -313,7 +313,7 @@ class _Loan:
         self._take, self._take_back, self._timeout_s = take, take_back, timeout_s
 
     def __enter__(self) -> Connection:
-        """Take one. Raises Transient."""
+        """Take a connection. Raises Transient."""
         try:
             self._connection = self._take(self._timeout_s)
         except psycopg.Error as error:
@@ -326,7 +326,7 @@ class _Loan:
         error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        """Give it back. Raises the translation of the block's error."""
+        """Return the connection. Raises the translation of the block's error."""
         self._take_back(self._connection, error)
         if isinstance(error, psycopg.Error):
             raise translation(error) from error
@@ -335,7 +335,8 @@ class _Loan:
 class _Kept:
     """At most one connection beside the pool, lent without the pool's book-keeping.
 
-    A tenth to a fifth of a statement's CPU on this side. Threads that wait in the pool come first.
+    It saves a tenth to a fifth of a statement's CPU in the client. Threads that wait in the pool
+    come first.
     """
 
     def __init__(self) -> None:
@@ -381,12 +382,11 @@ class _Kept:
 
 
 class Wakeup:
-    """Calls `send` on a thread of its own, soon after each `due`, at most 25 times a second.
+    """Calls `send` on a separate thread, soon after each `due`, at most 25 times a second.
 
-    It wakes the relay after commits, while it sleeps. NOTIFY takes a lock of the whole server until
-    its own commit is durable. In the transaction of an order it would send all commits of the
-    server one after another for as long as the relay sleeps, or is dead. So it goes in a
-    transaction of its own, afterwards, which waits for no disk.
+    It wakes the sleeping relay after commits. NOTIFY locks the whole server until its commit is
+    durable. In the transactions of orders it would serialise all commits while the relay sleeps or
+    is dead. So it has a separate transaction afterwards, which waits for no disk.
 
     No caller waits for it. A lost wake-up costs the time until the relay's next query.
     """

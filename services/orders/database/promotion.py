@@ -1,8 +1,8 @@
 """The effects of a promotion on PostgreSQL, and their repair.
 
-With asynchronous replication the last commits of the old primary may be missing. What it gave out
-in them is known outside: ids in answers, caches and other services. Sequences that went back would
-give the same numbers to other orders.
+With asynchronous replication the last commits of the old primary may be missing. The ids that they
+issued are known outside: in answers, caches and other services. Sequences that went back would
+issue the same ids to other orders.
 """
 
 from contextlib import closing

@@ -24,7 +24,7 @@ from orders.errors import Transient
 from orders.telemetry import tracing
 from orders.telemetry.context import Context
 
-_TRIES: Final = 5  # others may change the order between the look and the change
+_TRIES: Final = 5  # each fails if the order changes after it was read
 
 
 class Unrefundable(enum.StrEnum):
@@ -47,7 +47,7 @@ class RefundCommand(msgspec.Struct, frozen=True):
 
     order_id: int
     amount: Decimal
-    principal: str | None  # whose key it is; None: the order's owner's
+    principal: str | None  # the owner of the key; None: the order's owner
     key: str | None = None
     note: str | None = None
 
@@ -66,7 +66,7 @@ class Requested(msgspec.Struct, frozen=True):
 
 
 class _Account(msgspec.Struct, frozen=True):
-    """An order as far as its money goes."""
+    """An order, and the part of its payment that can still be refunded."""
 
     order: Order
     nonce: uuid.UUID
@@ -82,7 +82,7 @@ class RefundRequests:
         self._primary, self._answer = primary, answer
 
     def add(self, request: RefundCommand, context: Context) -> Requested | None:
-        """Write a refund to be made. Idempotent with a key; without, each call is one more.
+        """Request a refund. Idempotent with a key; without one, each call is another refund.
 
         Returns None when there is no such order. Raises NotRefundable, KeyReused, Busy while the
         first use of the key is running, and Transient.
@@ -113,7 +113,7 @@ class RefundRequests:
     def _add(
         self, account: _Account, request: RefundCommand, use: Use, context: Context
     ) -> Requested | None:
-        """Commit key, attempt, history and message together; None if others were faster."""
+        """Commit key, attempt, history and message together; None if the order has changed."""
         order, number = account.order, account.refunds + 1
         change = transition(order.status, Event.REFUND_REQUESTED)
         if change is None:

@@ -1,7 +1,8 @@
 """Least privilege in PostgreSQL: the rights of each process's group role in our schema.
 
-The roles are group roles without a login: people make them once, and grant each to the login of its
-process. Migrations keep their privileges current, because a new column or table needs new ones.
+The roles are group roles without a login. An administrator creates them once, and grants each to
+its process's login. Migrations keep their privileges current, because a new column or table needs
+new ones.
 """
 
 import re
@@ -24,7 +25,7 @@ _log = structlog.get_logger()
 
 
 def grant(session: Connection, prefix: str) -> bool:
-    """Give each role exactly what `roles.sql` says; return whether that changed something.
+    """Give each role exactly the privileges of `roles.sql`; return whether something changed.
 
     In one transaction: no session sees a role without its privileges. Nothing is written when
     nothing changes. Raises Permanent when none of the roles exist, psycopg's errors otherwise.
@@ -49,12 +50,12 @@ def grant(session: Connection, prefix: str) -> bool:
 
 def _apply(session: Connection, names: dict[str, str]) -> bool:
     with session.transaction() as transaction:
-        before = _privileges(session)
+        privileges = _privileges(session)
         for name in ("run_queue_notification_as_owner", "close_queue_notification"):
             session.execute(statement(name))
         for change in _changes(session, names):
             session.execute(change)
-        if _privileges(session) == before:
+        if _privileges(session) == privileges:
             raise psycopg.Rollback(transaction)
         return True
     return False

@@ -1,5 +1,5 @@
 -- What each process may do: the privileges of its group role. `orders migrate` brings them up to date after the
--- migrations where ORDERS_DATABASE_ROLE_PREFIX is set; whatever else a role may do in this schema is taken away.
+-- migrations where ORDERS_DATABASE_ROLE_PREFIX is set; all other privileges in this schema are revoked.
 -- One role a statement: statements of roles that do not exist are left out. {api} stands for the prefix and `api`.
 -- A release must not lose a privilege that the release before it still uses.
 

@@ -33,15 +33,15 @@ _log = structlog.get_logger()
 
 @functools.cache
 def _routed(target: str, reason: str) -> Tally:
-    """Return the counter of one way; `labels` costs more than the increment."""
+    """Return the counter of one route; `labels` costs more than the increment."""
     return Tally(DB_ROUTE.labels(target, reason))
 
 
 class ReplicaLag:
     """How far a replica is behind, measured by comparing its replay position with the primary's.
 
-    The age of the last replayed transaction would not do: it grows on an idle system, and stands
-    still on a replica that has lost its primary.
+    The age of the last replayed transaction is no measure: it grows on an idle system, and does not
+    grow on a replica that has lost its primary.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class ReplicaLag:
         return self._clock() - self._caught_up_to
 
     def observe(self, asked_at: float, primary: int, replica: int) -> None:
-        """Take in one pair of write positions (bytes); the primary's was read at `asked_at`.
+        """Record a pair of write positions (bytes); the primary's was read at `asked_at`.
 
-        The replica's was read before: it cannot be ahead of a primary that it follows. One that is
-        was left behind by a promotion and has what never happened, also when the primary has come
-        to the same position; until it replays something again.
+        The replica's was read first, so it cannot be ahead of a primary that it follows. A replica
+        that is ahead was left behind by a promotion, and has data that the primary lacks. It is
+        not used until its position changes, even when the primary has reached that position.
         """
         if replica > primary:
             self._orphaned_at = replica
@@ -123,7 +123,7 @@ def _position(value: Any) -> int:
 
 
 class Replica(msgspec.Struct, frozen=True, eq=False):
-    """A server that may be read from while it keeps up."""
+    """A replica, which is read from while it keeps up."""
 
     pool: Pool
     lag: ReplicaLag
@@ -141,13 +141,13 @@ class Reads:
 
     @classmethod
     def among(cls, primary: Pool, replicas: Sequence[Replica], max_lag_s: float) -> "Reads":
-        """Return what reads from any number of replicas."""
+        """Return a Reads over any number of replicas."""
         reads = cls(primary, None, None, max_lag_s)
         reads._replicas = list(replicas)
         return reads
 
     def rows(self, name: str, arguments: Mapping[str, Any], *, own_writes: bool) -> list[Row]:
-        """Run a statement whose result has no telling gaps; `own_writes` asks for the primary."""
+        """Run a statement whose result may lack the newest rows, unless `own_writes` is set."""
         replica = None if own_writes else self._usable()
         if replica is None:
             return self._on_primary(name, arguments, "own_writes" if own_writes else "no_replica")
@@ -159,7 +159,7 @@ class Reads:
             return self._on_primary(name, arguments, "replica_failed")
 
     def one(self, name: str, arguments: Mapping[str, Any]) -> Row | None:
-        """Look a row up; if the replica lacks it, on the primary."""
+        """Find a row; on the primary if the replica lacks it."""
         replica = self._usable()
         reason = "no_replica"
         if replica is not None:

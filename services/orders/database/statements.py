@@ -29,7 +29,7 @@ from orders.errors import OrdersError, Permanent, Transient, Unavailable
 
 # psycopg's own bound. One statement counts once for each combination of parameter types.
 PREPARED_LIMIT: Final = 100
-_PLACE: Final = re.compile(rb"%(?:\((\w+)\)s|%)")
+_PLACEHOLDER: Final = re.compile(rb"%(?:\((\w+)\)s|%)")
 _GOOD: Final = frozenset({pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK})
 
 _Key = tuple[bytes, tuple[int, ...] | None]
@@ -48,7 +48,7 @@ class Row(tuple[Any, ...]):
 
 @functools.cache
 def row_maker(columns: tuple[str, ...]) -> RowMaker[Row]:
-    """Return what makes a row of its values, without the named tuple's `_make`: that is Python."""
+    """Return a function that makes a row of its values, faster than a named tuple's `_make`."""
     row_type = namedtuple("Row", columns, rename=True)  # type: ignore[misc]  # noqa: PYI024 no types are known
     return cast("RowMaker[Row]", functools.partial(tuple.__new__, row_type))
 
@@ -59,7 +59,7 @@ def columns_of(result: PGresult) -> tuple[str, ...]:
 
 
 class Statements(Protocol):
-    """What runs named statements: a pool, each by itself, or a transaction."""
+    """Runs named statements: a pool, which commits each one, or a transaction."""
 
     def execute(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
         """Run `sql/<name>.sql` and return its rows."""
@@ -76,7 +76,7 @@ def numbered(query: bytes) -> tuple[bytes, tuple[str, ...]]:
     """Return a statement with PostgreSQL's placeholders, and the names that they stand for."""
     names: list[str] = []
 
-    def place(match: re.Match[bytes]) -> bytes:
+    def placeholder(match: re.Match[bytes]) -> bytes:
         if match[1] is None:
             return b"%"
         name = match[1].decode()
@@ -84,7 +84,7 @@ def numbered(query: bytes) -> tuple[bytes, tuple[str, ...]]:
             names.append(name)
         return b"$%d" % (names.index(name) + 1)
 
-    return _PLACE.sub(place, query), tuple(names)
+    return _PLACEHOLDER.sub(placeholder, query), tuple(names)
 
 
 class Prepared:
@@ -98,7 +98,7 @@ class Prepared:
         self._count = 0
 
     def rows(self, query: bytes, params: Mapping[str, Any]) -> list[Row]:
-        """Run a statement and return its rows, none if it returns no rows by its nature."""
+        """Run a statement and return its rows; an empty list if it is of a kind that has none."""
         text, names = numbered(query)
         adapting = self._adapting.get(query)
         if adapting is None:
@@ -139,7 +139,7 @@ class Prepared:
     def _result(self) -> PGresult:
         """Wait for the answer. Raises psycopg's errors."""
         results: list[PGresult] = self._connection.wait(execute(self._connection.pgconn))
-        for result in results:  # a session that the server ends may say so in two
+        for result in results:  # two if the server ends the session
             if result.status not in _GOOD:
                 raise errors.error_from_result(result)
         if not results:
@@ -181,7 +181,7 @@ class ReadOnly(ServerAway):
 
 
 class NoStandby(ServerAway):
-    """Wait until the server waits for a standby: it would commit without, and nothing was done."""
+    """Wait for a synchronous standby: without one a commit is not durable, so nothing was done."""
 
 
 class OutcomeUnknown(ServerAway):
@@ -196,14 +196,14 @@ class DeadlinePassed(psycopg.OperationalError):
     """Use another connection: the server did not answer in time, and this one is closed."""
 
 
-# After these the server has not said what became of the statement: connection exceptions, an
-# unknown completion, a server that ends its sessions (it can do so after the commit).
+# These do not show whether the statement took effect: connection exceptions, an unknown completion,
+# a server that ends its sessions (it can do so after the commit).
 _UNKNOWN: Final = ("08", "40003", "57P")
 
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Raise the errors of psycopg as one of our own, the cause chained."""
+    """Raise psycopg's errors as our own, with the cause chained."""
     try:
         yield
     except psycopg.Error as error:
@@ -213,8 +213,8 @@ def translated() -> Iterator[None]:
 def translation(error: psycopg.Error) -> OrdersError:
     """Return our own error for one of psycopg's.
 
-    What the server refused by an error of its own was rolled back: Locked, ReadOnly,
-    DatabaseUnavailable or Permanent. A connection that broke, or a deadline that passed, after the
+    A statement for which the server reports an error was rolled back: Locked, ReadOnly,
+    DatabaseUnavailable or Permanent. If the connection broke or the deadline passed after the
     statement was sent: OutcomeUnknown.
     """
     match error:
@@ -240,6 +240,6 @@ def translation(error: psycopg.Error) -> OrdersError:
 
 def outcome_unknown(error: psycopg.Error) -> bool:
     """Return whether a statement that ended with `error` may have been carried out."""
-    if error.sqlstate is None:  # not the server's word: the connection ended under the statement
+    if error.sqlstate is None:  # not from the server: the connection broke
         return isinstance(error, psycopg.OperationalError)
     return error.sqlstate.startswith(_UNKNOWN)

@@ -10,7 +10,7 @@ import msgspec
 from orders.database.pool import Pool
 from orders.domain.deadlines import DEADLINES
 
-# When the count of emissions without an effect is too high, by status.
+# How many emissions without an effect are too many, by status.
 NEEDS_PERSON: Final = {
     "statuses": [status.value for status in DEADLINES],
     "stalls": [deadline.stalls for deadline in DEADLINES.values()],

@@ -20,13 +20,13 @@ _UNDER_WAY: Final = 4
 class TakeoverProbe:
     """Opens a new connection now and then while a statement waits for its answer.
 
-    The connection tells `server` where it leads. If that is the same server, it is only slow, and
-    nothing changes. If it is another one, `server` ends the waits for the former.
+    The connection shows `server` which server it reached. The same one is only slow, and nothing
+    changes. If it is another one, `server` ends the waits for the former.
     """
 
     def __init__(self, server: Server, connect: Callable[[], Connection]) -> None:
         self._server, self._connect = server, connect
-        self._places = threading.Semaphore(_UNDER_WAY)
+        self._slots = threading.Semaphore(_UNDER_WAY)
         self._closing = threading.Event()
         self._pause_s = _EVERY_S
         self._thread = threading.Thread(target=self._run, name="takeover-probe", daemon=True)
@@ -43,7 +43,7 @@ class TakeoverProbe:
         while not self._closing.wait(self._pause_s):
             if self._server.longest_wait_s() < _PATIENCE_S:
                 self._pause_s = _EVERY_S
-            elif self._places.acquire(blocking=False):
+            elif self._slots.acquire(blocking=False):
                 threading.Thread(target=self._ask, name="takeover-probe", daemon=True).start()
 
     def _ask(self) -> None:
@@ -52,4 +52,4 @@ class TakeoverProbe:
                 self._connect().close()
                 self._pause_s = min(2 * self._pause_s, _AT_MOST_EVERY_S)
         finally:
-            self._places.release()
+            self._slots.release()

@@ -28,13 +28,14 @@ class UnmarkedWrites:
     ) -> None:
         self._primary, self._keep_s, self._max_lag_s = primary, keep_s, max_lag_s
         self._clock = clock
-        self._renew_at = self._stands_until = self._known_at = float("-inf")
+        self._renew_at = self._valid_until = self._known_at = float("-inf")
         self._lock = threading.Lock()
 
     def announce(self) -> None:
         """Return when every process reads lists on the primary, for at least `keep_s` from now.
 
-        Waits `max_lag_s` at most, and only when none stands. Raises Transient without the primary.
+        Waits `max_lag_s` at most, and only if no announcement is valid. Raises Transient without
+        the primary.
         """
         with self._lock:
             if self._clock() >= self._renew_at:
@@ -44,14 +45,14 @@ class UnmarkedWrites:
             time.sleep(wait_s)
 
     def _renew(self) -> None:
-        lapsed = self._clock() >= self._stands_until
+        lapsed = self._clock() >= self._valid_until
         began = self._clock()
         try:
             self._primary.execute("announce_unmarked", {"keep_s": self._keep_s})
         except OutcomeUnknown as error:  # of the announcement; the write itself was not tried
             raise Transient("PostgreSQL did not take the announcement", retry_after_s=1) from error
-        # At least 1.5 × keep_s stand in the row, whichever process wrote it.
+        # The row is valid for at least 1.5 × keep_s, also if another process wrote it.
         self._renew_at = began + self._keep_s / 2
-        self._stands_until = began + self._keep_s
+        self._valid_until = began + self._keep_s
         if lapsed:
             self._known_at = self._clock() + self._max_lag_s

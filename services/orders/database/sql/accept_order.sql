@@ -1,5 +1,5 @@
 -- Takes an order in one round trip: idempotency key, order, history and outbox row commit together.
--- Returns no row when the key already stands; waits (lock_timeout) while its first use is running.
+-- Returns no row when the key is already stored; waits (lock_timeout) while its first use is running.
 -- `relay_sleeps`: the caller has to wake the relay once this is committed.
 WITH next AS (
     SELECT nextval('orders_id_seq') AS id

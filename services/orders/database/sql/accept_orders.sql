@@ -1,6 +1,6 @@
 -- accept_order for several orders at once: each with its key, history and outbox row, all in one commit.
--- Returns the places of the orders that were taken; one whose key already stands is left out. A key stands
--- once in a set, and keys are written in their order, so that two sets never wait for each other.
+-- Returns the numbers of the orders that were taken, from 1; one whose key is already stored is left out. A key
+-- occurs once in a set, and keys are written in their order, so that two sets never wait for each other.
 WITH new AS MATERIALIZED (
     SELECT nextval('orders_id_seq') AS id, sent.*
     FROM (
@@ -12,7 +12,7 @@ WITH new AS MATERIALIZED (
             )
         ) WITH ORDINALITY AS row (
             principal, key, fingerprint, user_id, product_id, quantity, total, payment_method,
-            correlation_id, traceparent, trace_id, place
+            correlation_id, traceparent, trace_id, number
         )
         ORDER BY principal, key
     ) AS sent
@@ -52,5 +52,5 @@ announced AS (
         new.correlation_id, new.traceparent
     FROM accepted JOIN new USING (id)
 )
-SELECT new.place, id, (SELECT idle FROM relay_wakeup) AS relay_sleeps
+SELECT new.number, id, (SELECT idle FROM relay_wakeup) AS relay_sleeps
 FROM accepted JOIN new USING (id)

@@ -1,8 +1,8 @@
 -- Cancels an order, or notes that it shall be cancelled, in one round trip: idempotency key, order,
 -- history and outbox row commit together. What a cancellation does in which status comes in as a table.
 -- The row is locked before it is read, so that no other session changes the order in between.
--- Returns no row when there is no such order (of this owner). `answered` is false when the key already
--- stands: its stored answer holds then. `late` says that the window has closed, by this server's clock.
+-- Returns no row when there is no such order (of this owner). `answered` is false when the key is already
+-- stored: its stored answer holds then. `late` says that the window has closed, by this server's clock.
 WITH target AS (
     SELECT
         id, user_id, product_id, quantity, total, status, version, created_at, updated_at,

@@ -15,7 +15,7 @@ SELECT %(id)s, kind, detail, due_at IS NULL FROM findings
 ON CONFLICT (order_id, kind) DO UPDATE SET
     detail = excluded.detail,
     checked_at = now(),
-    -- What a person accepted is accepted as it was, not whatever comes after it.
+    -- A person accepted the case with that detail only.
     accepted = c.accepted AND c.detail = excluded.detail,
     violation = excluded.violation OR (
         c.seen_at <= now() - make_interval(secs => %(second_look_s)s)

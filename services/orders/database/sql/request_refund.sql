@@ -1,5 +1,5 @@
 -- Asks for a refund, if the order still is where the caller saw it (compare and set): idempotency key,
--- attempt, history and outbox row commit together. Returns no row otherwise, and none when the key stands.
+-- attempt, history and outbox row commit together. Returns no row otherwise, and none when the key is already stored.
 WITH target AS (
     SELECT id FROM orders
     WHERE id = %(id)s AND version = %(version)s AND status = %(status)s

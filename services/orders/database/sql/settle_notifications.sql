@@ -1,8 +1,8 @@
--- settle_notification for several claims at once. Returns those that it ended, by their places among the
+-- settle_notification for several claims at once. Returns those that it ended, by their indexes among the
 -- arguments. A row that others lock is left out, and so is one that a later event took over.
 WITH ended AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(ended)s::json) AS ended (
-        place integer, order_id bigint, template text, message_id uuid, sent boolean, outcome text,
+        index integer, order_id bigint, template text, message_id uuid, sent boolean, outcome text,
         again_in_s double precision, error text, tried integer
     )
 ),
@@ -25,10 +25,10 @@ settled AS (
     FROM ended
     JOIN locked ON locked.order_id = ended.order_id AND locked.template = ended.template
     WHERE n.order_id = ended.order_id AND n.template = ended.template
-    RETURNING ended.place, n.order_id, n.template
+    RETURNING ended.index, n.order_id, n.template
 )
 SELECT
-    settled.place,
+    settled.index,
     EXISTS (
         SELECT FROM notifications AS other
         WHERE other.order_id = settled.order_id AND other.template <> settled.template
