@@ -37,19 +37,19 @@ def save(file: Path, figures: Mapping[str, float]) -> None:
     file.write_bytes(msgspec.json.format(msgspec.json.encode(dict(figures))) + b"\n")
 
 
-def compare(before: Mapping[str, float], now: Mapping[str, float]) -> list[Comparison]:
+def compare(baseline: Mapping[str, float], figures: Mapping[str, float]) -> list[Comparison]:
     """Put the latencies of both side by side."""
     return [
-        Comparison(figure, before[figure], value)
-        for figure, value in now.items()
-        if figure in before and figure.rpartition(".")[2] in _COMPARED
+        Comparison(figure, baseline[figure], value)
+        for figure, value in figures.items()
+        if figure in baseline and figure.rpartition(".")[2] in _COMPARED
     ]
 
 
-def limits(before: Mapping[str, float], ratio: float) -> list[Threshold]:
+def limits(baseline: Mapping[str, float], ratio: float) -> list[Threshold]:
     """Turn a baseline into thresholds: latencies of at most `ratio` times the baseline's."""
     return [
         at_most(figure, max(value * ratio, value + _NOISE_MS))
-        for figure, value in before.items()
+        for figure, value in baseline.items()
         if figure.rpartition(".")[2] in _COMPARED
     ]

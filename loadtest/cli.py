@@ -129,9 +129,12 @@ def work(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Be a Locust worker until its master ends the run."""
     [scenario] = args.scenario
     catalogue.find(scenario)
-    more = {"LOADTEST_SCENARIO": scenario, "LOADTEST_RUN": environ.get("LOADTEST_RUN", "remote")}
+    variables = {
+        "LOADTEST_SCENARIO": scenario,
+        "LOADTEST_RUN": environ.get("LOADTEST_RUN", "remote"),
+    }
     process = subprocess.run(  # noqa: S603 our own command
-        worker_command(args.worker_of), env=environment(more), check=False
+        worker_command(args.worker_of), env=environment(variables), check=False
     )
     return ExitCode.PASSED if process.returncode == 0 else ExitCode.SETUP
 

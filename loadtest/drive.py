@@ -35,7 +35,7 @@ class Generators(msgspec.Struct, frozen=True):
     web: bool = False
 
 
-def command(generators: Generators, host: str, out: Path) -> list[str]:
+def command(generators: Generators, host: str, folder: Path) -> list[str]:
     """Give the command line of the master."""
     if generators.workers:
         connections = ["--master", "--expect-workers", str(generators.workers)]
@@ -51,7 +51,7 @@ def command(generators: Generators, host: str, out: Path) -> list[str]:
         sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", host,
         *connections, *interface,
         "--stop-timeout", str(_STOP_TIMEOUT_S), "--only-summary", "--exit-code-on-error", "0",
-        "--html", str(out / "locust.html"),
+        "--html", str(folder / "locust.html"),
     ]  # fmt: skip
 
 
@@ -64,9 +64,9 @@ def worker_command(master: str) -> list[str]:
     ]  # fmt: skip
 
 
-def environment(more: Mapping[str, str]) -> dict[str, str]:
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
     """Give the environment of Locust's processes."""
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY), **more}
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), **variables}
 
 
 def free_port() -> int:
@@ -81,7 +81,7 @@ def free_port() -> int:
 def drive(
     argv: list[str],
     environ: Mapping[str, str],
-    out: Path,
+    folder: Path,
     begin: Callable[[], None],
     *polls: Callable[[], None],
 ) -> None:
@@ -89,43 +89,43 @@ def drive(
 
     Raises SetupFailed when it did not begin or broke.
     """
-    with (out / "locust.log").open("wb") as log:
-        running = subprocess.Popen(  # noqa: S603 our own command
-            argv, env=dict(environ), stdout=log, stderr=log, cwd=out, start_new_session=True
+    with (folder / "locust.log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 our own command
+            argv, env=dict(environ), stdout=log, stderr=log, cwd=folder, start_new_session=True
         )
         try:
-            _await_begin(running, out)
+            _await_begin(process, folder)
             begin()
-            while running.poll() is None:
+            while process.poll() is None:
                 time.sleep(_LOOK_EVERY_S)
                 for poll in polls:
                     poll()
         finally:
-            _end(running)
-    if running.returncode != 0:
-        raise SetupFailed(f"Locust ended with {running.returncode}: {_last_words(out)}")
+            _end(process)
+    if process.returncode != 0:
+        raise SetupFailed(f"Locust ended with {process.returncode}: {_last_words(folder)}")
 
 
-def _await_begin(running: "subprocess.Popen[bytes]", out: Path) -> None:
-    within_s = _BEGIN_WITHIN_S + (_WORKERS_WITHIN_S if "--master" in running.args else 0)  # type: ignore[operator]
-    until = time.monotonic() + within_s
-    while not (out / "began").exists():
-        if running.poll() is not None or time.monotonic() > until:
-            raise SetupFailed(f"Locust did not start: {_last_words(out)}")
+def _await_begin(process: "subprocess.Popen[bytes]", folder: Path) -> None:
+    within_s = _BEGIN_WITHIN_S + (_WORKERS_WITHIN_S if "--master" in process.args else 0)  # type: ignore[operator]
+    deadline = time.monotonic() + within_s
+    while not (folder / "began").exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SetupFailed(f"Locust did not start: {_last_words(folder)}")
         time.sleep(0.1)
 
 
-def _end(running: "subprocess.Popen[bytes]") -> None:
+def _end(process: "subprocess.Popen[bytes]") -> None:
     """End the master and its forked workers, who are one process group."""
-    if running.poll() is None:
-        os.killpg(running.pid, signal.SIGTERM)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            running.wait(_BROKEN_OFF_WITHIN_S)
+            process.wait(_BROKEN_OFF_WITHIN_S)
     with suppress(ProcessLookupError):
-        os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
-def _last_words(out: Path) -> str:
-    lines = (out / "locust.log").read_text(errors="replace").strip().splitlines()
+def _last_words(folder: Path) -> str:
+    lines = (folder / "locust.log").read_text(errors="replace").strip().splitlines()
     return " / ".join(lines[-3:])

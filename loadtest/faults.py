@@ -62,12 +62,12 @@ class Timetable:
                 return
 
     def _carry_out(self, moment: Moment) -> None:
-        began = time.monotonic()
-        event = Event(round(began - self._began_s, 1), describe(moment.act))
+        start = time.monotonic()
+        event = Event(round(start - self._began_s, 1), describe(moment.act))
         self.events.append(event)
         self._report(event)
         self._do(moment.act)
-        event.took_s = round(time.monotonic() - began, 1)
+        event.took_s = round(time.monotonic() - start, 1)
 
 
 def executor(target: Target, ask: Callable[[str], None]) -> Executor:

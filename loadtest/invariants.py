@@ -89,9 +89,9 @@ def changed_after_the_end(evidence: Evidence) -> Iterator[str]:
     for purchase in evidence.purchases:
         if purchase.ended not in ENDED:
             continue
-        later = reversals.after_completion(purchase) if purchase.ended == "Completed" else ()
+        statuses = reversals.after_completion(purchase) if purchase.ended == "Completed" else ()
         for order in evidence.orders_of(purchase):
-            if order.status not in (purchase.ended, *later):
+            if order.status not in (purchase.ended, *statuses):
                 yield f"order {order.id} was seen {purchase.ended} and is {order.status}"
 
 
@@ -106,8 +106,8 @@ def wrongly_stocked(evidence: Evidence) -> Iterator[str]:
     for order in evidence.books.orders.values():
         reservation = reservations.get(order.id)
         status = reservation.status if reservation else "none"
-        allowed = _STOCK.get(order.status, ("none", "released"))
-        if order.status in ENDED and status not in allowed:
+        statuses = _STOCK.get(order.status, ("none", "released"))
+        if order.status in ENDED and status not in statuses:
             yield f"order {order.id} is {order.status}, its stock is {status}"
         elif reservation and (reservation.product_id, reservation.quantity) != (
             order.product_id,

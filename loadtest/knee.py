@@ -43,11 +43,11 @@ def knee(levels: list[Level]) -> Level | None:
     """Give the last step that was worth it; None when already the first was not."""
     if not levels or not _healthy(levels[0]):
         return None
-    for before, after in pairwise(levels):
-        gained = (after.rate - before.rate) / before.rate
-        offered = (after.users - before.users) / before.users
-        if not _healthy(after) or gained < _WORTH * offered:
-            return before
+    for previous, level in pairwise(levels):
+        gained = (level.rate - previous.rate) / previous.rate
+        offered = (level.users - previous.users) / previous.users
+        if not _healthy(level) or gained < _WORTH * offered:
+            return previous
     return levels[-1]
 
 

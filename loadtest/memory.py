@@ -43,20 +43,20 @@ class Sampler:
         self._stop.set()
 
     def _run(self) -> None:
-        began = time.monotonic()
+        start = time.monotonic()
         while self._stack is not None and not self._stop.wait(_EVERY_S):
-            read = self._stack.memory_bytes()
-            mib = {name: round(size / MIB, 1) for name, size in read.items()}
-            self.readings.append(MemoryReading(round(time.monotonic() - began, 1), mib))
+            sizes = self._stack.memory_bytes()
+            mib = {name: round(size / MIB, 1) for name, size in sizes.items()}
+            self.readings.append(MemoryReading(round(time.monotonic() - start, 1), mib))
 
 
 def of_locust(reports: Iterable[Report]) -> list[MemoryReading]:
     """Read the memory of the largest Locust worker out of what they reported."""
-    most: dict[int, float] = {}
+    maxima: dict[int, float] = {}
     for report in reports:
         second = int(report.t)
-        most[second] = max(most.get(second, 0.0), report.rss_bytes / MIB)
-    return [MemoryReading(float(t), {"locust": round(mib, 1)}) for t, mib in sorted(most.items())]
+        maxima[second] = max(maxima.get(second, 0.0), report.rss_bytes / MIB)
+    return [MemoryReading(float(t), {"locust": round(mib, 1)}) for t, mib in sorted(maxima.items())]
 
 
 def figures(readings: Sequence[MemoryReading]) -> dict[str, float]:

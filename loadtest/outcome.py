@@ -20,14 +20,14 @@ def figures(
     Being refused one of those is `orders.sold_out`, not `orders.refused`.
     """
     scarce = set(products)
-    refused = Counter(
+    refusals = Counter(
         purchase.product in scarce for purchase in purchases if purchase.refused is not None
     )
     values = {
         "orders.bought": float(len(purchases)),
         "orders.accepted": float(sum(bool(purchase.order_ids) for purchase in purchases)),
-        "orders.refused": float(refused[False]),
-        "orders.sold_out": float(refused[True]),
+        "orders.refused": float(refusals[False]),
+        "orders.sold_out": float(refusals[True]),
         "orders.undeclined_failed": float(_undeclined_failed(purchases, books, scarce)),
         "orders.unanswered": float(
             sum(not purchase.order_ids and purchase.refused is None for purchase in purchases)

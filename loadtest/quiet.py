@@ -38,6 +38,6 @@ class Probe:
 
     def _run(self) -> None:
         while not self._stop.wait(_EVERY_S):
-            began = time.monotonic()
+            start = time.monotonic()
             time.sleep(_NAP_S)
-            self._late.note(0, 1000 * (time.monotonic() - began - _NAP_S), failed=False)
+            self._late.note(0, 1000 * (time.monotonic() - start - _NAP_S), failed=False)

@@ -70,36 +70,36 @@ def run(scenario: Scenario, target: Target, options: RunOptions) -> RunResult:
 
 def carry_out(scenario: Scenario, target: Target, options: RunOptions, name: str) -> RunResult:
     """Prepare, drive, settle, decide, write down. Raises as `run` does."""
-    began = dt.datetime.now(dt.UTC)
-    out = options.folder / "results" / f"{scenario.name}-{began:%Y%m%dT%H%M%S}-{name}"
-    out.mkdir(parents=True)
+    start = dt.datetime.now(dt.UTC)
+    folder = options.folder / "results" / f"{scenario.name}-{start:%Y%m%dT%H%M%S}-{name}"
+    folder.mkdir(parents=True)
     prepare(scenario, target)
-    dead_before, after = dead_letters(target), last_order(target)
-    observed = observe(scenario, target, options, name, out)
+    dead_before, last_id = dead_letters(target), last_order(target)
+    observations = observe(scenario, target, options, name, folder)
     books, findings, settled_s = settle(
-        target, orders(scenario, target, options, name, after), observed.purchases, scenario.stock,
-        scenario.settle_s,
+        target, orders(scenario, target, options, name, last_id), observations.purchases,
+        scenario.stock, scenario.settle_s,
     )  # fmt: skip
-    values = figures(scenario, observed) | outcome.figures(
-        observed.purchases, books, scenario.stock
+    values = figures(scenario, observations) | outcome.figures(
+        observations.purchases, books, scenario.stock
     )
     if dead_before is not None:
         values["dead_letters"] = float((dead_letters(target) or 0) - dead_before)
     baseline_file = options.folder / "baselines" / f"{scenario.name}.json"
-    before = baseline.load(baseline_file)
+    baseline_figures = baseline.load(baseline_file)
     local = target.stack is not None
-    checks = verdict.check(thresholds(scenario, before, options), values, local=local)
+    checks = verdict.check(thresholds(scenario, baseline_figures, options), values, local=local)
     result = RunResult(
-        scenario=scenario, run=name, host=target.host, began=f"{began:%Y-%m-%dT%H:%M:%SZ}",
+        scenario=scenario, run=name, host=target.host, began=f"{start:%Y-%m-%dT%H:%M:%SZ}",
         verdict=verdict.decide(checks, findings), checks=checks, findings=findings, figures=values,
-        comparisons=baseline.compare(before, values), events=observed.events,
-        levels=knee.levels(observed.reports, scenario) if scenario.knee else [],
-        memory=observed.readings, settled_s=settled_s, machine=machine(),
+        comparisons=baseline.compare(baseline_figures, values), events=observations.events,
+        levels=knee.levels(observations.reports, scenario) if scenario.knee else [],
+        memory=observations.readings, settled_s=settled_s, machine=machine(),
     )  # fmt: skip
-    if result.passed and (options.save_baseline or not before):
+    if result.passed and (options.save_baseline or not baseline_figures):
         baseline.save(baseline_file, values)
-    artefacts.write(result, observed.reports, out)
-    progress.say(f"\n{summary.text(result)}\n  {out}/report.html\n")
+    artefacts.write(result, observations.reports, folder)
+    progress.say(f"\n{summary.text(result)}\n  {folder}/report.html\n")
     return result
 
 
@@ -116,13 +116,13 @@ def prepare(scenario: Scenario, target: Target) -> None:
 
 
 def observe(
-    scenario: Scenario, target: Target, options: RunOptions, name: str, out: Path
+    scenario: Scenario, target: Target, options: RunOptions, name: str, folder: Path
 ) -> Observations:
     """Drive the load and return the observations. Raises SetupFailed, Unreachable, StackFailed."""
     sampler, probe = Sampler(target.stack), Probe()
     timetable = Timetable(scenario.moments, faults.executor(target, progress.say), progress.event)
-    reporter = Progress(out / "timeline.jsonl")
-    watchdog = AbortWatchdog(scenario, options.thresholds, out) if options.abort else None
+    reporter = Progress(folder / "timeline.jsonl")
+    watchdog = AbortWatchdog(scenario, options.thresholds, folder) if options.abort else None
 
     def begin() -> None:
         timetable.start()
@@ -131,11 +131,11 @@ def observe(
 
     environ = environment(
         dict(options.environ)
-        | {"LOADTEST_SCENARIO": scenario.name, "LOADTEST_RUN": name, "LOADTEST_OUT": str(out)}
+        | {"LOADTEST_SCENARIO": scenario.name, "LOADTEST_RUN": name, "LOADTEST_OUT": str(folder)}
     )
     try:
         polls = [reporter.poll, watchdog.poll] if watchdog else [reporter.poll]
-        drive(command(options.generators, target.host, out), environ, out, begin, *polls)
+        drive(command(options.generators, target.host, folder), environ, folder, begin, *polls)
         timetable.finish()
     finally:
         timetable.abandon()
@@ -144,11 +144,11 @@ def observe(
         reset_faults(scenario, target)
     if timetable.failure is not None:
         raise SetupFailed(f"a fault could not be carried out: {timetable.failure}")
-    reports = timeline.read(out / "timeline.jsonl")
+    reports = timeline.read(folder / "timeline.jsonl")
     if cut_off := unfinished(reports):
         raise SetupFailed(f"{cut_off} customers were cut off: what they bought is not known")
     return Observations(
-        reports, purchases(out / "purchases.jsonl"),
+        reports, purchases(folder / "purchases.jsonl"),
         timetable.events + (watchdog.events if watchdog else []), sampler.readings,
         probe.figures(),
     )  # fmt: skip
@@ -173,19 +173,21 @@ def purchases(file: Path) -> list[Purchase]:
 
 
 def orders(
-    scenario: Scenario, target: Target, options: RunOptions, name: str, after: int
+    scenario: Scenario, target: Target, options: RunOptions, name: str, last_id: int
 ) -> Orders:
     """Choose where to look orders up."""
     if target.database:
-        return InDatabase(target.database, name, after)
-    return InApi(target.host, signing(options.environ), baggage(scenario.name, name), after)
+        return InDatabase(target.database, name, last_id)
+    return InApi(target.host, signing(options.environ), baggage(scenario.name, name), last_id)
 
 
-def figures(scenario: Scenario, observed: Observations) -> dict[str, float]:
+def figures(scenario: Scenario, observations: Observations) -> dict[str, float]:
     """Give everything that was measured while the load ran."""
-    values = timeline.figures(observed.reports, scenario) | observed.lateness
-    values |= memory.figures(observed.readings) | memory.figures(memory.of_locust(observed.reports))
-    if scenario.knee and (level := knee.knee(knee.levels(observed.reports, scenario))):
+    values = timeline.figures(observations.reports, scenario) | observations.lateness
+    values |= memory.figures(observations.readings) | memory.figures(
+        memory.of_locust(observations.reports)
+    )
+    if scenario.knee and (level := knee.knee(knee.levels(observations.reports, scenario))):
         values |= {"knee.users": level.users, "knee.rate": level.rate, "knee.p99_ms": level.p99_ms}
     values |= phases.overload(values)
     if "deep-page.p50_ms" in values:
@@ -194,13 +196,13 @@ def figures(scenario: Scenario, observed: Observations) -> dict[str, float]:
 
 
 def thresholds(
-    scenario: Scenario, before: Mapping[str, float], options: RunOptions
+    scenario: Scenario, baseline_figures: Mapping[str, float], options: RunOptions
 ) -> tuple[Threshold, ...]:
     """Return the scenario's own, and those that the last baseline sets if the caller wants them."""
     all_thresholds = scenario.thresholds + options.thresholds
     if options.regression is None:
         return all_thresholds
-    return all_thresholds + tuple(baseline.limits(before, options.regression))
+    return all_thresholds + tuple(baseline.limits(baseline_figures, options.regression))
 
 
 def dead_letters(target: Target) -> int | None:

@@ -27,14 +27,14 @@ def settle(
     within_s: float,
 ) -> tuple[Books, list[InvariantCheck], float]:
     """Return the books, the violations, and the time until the last order ended."""
-    began = time.monotonic()
-    _await_ends(orders, purchases, began + within_s)
-    took_s = time.monotonic() - began
-    until = time.monotonic() + _BOOKED_WITHIN_S
+    start = time.monotonic()
+    _await_ends(orders, purchases, start + within_s)
+    took_s = time.monotonic() - start
+    deadline = time.monotonic() + _BOOKED_WITHIN_S
     while True:
         books = read(target, orders, purchases)
         findings = check(Evidence(purchases, books, stock))
-        if not any(map(mendable, findings)) or time.monotonic() > until:
+        if not any(map(mendable, findings)) or time.monotonic() > deadline:
             return books, findings, round(took_s, 1)
         time.sleep(_LOOK_EVERY_S)
 
@@ -44,8 +44,8 @@ def mendable(finding: InvariantCheck) -> bool:
     return not finding.holds and finding.invariant in IN_LEDGERS
 
 
-def _await_ends(orders: Orders, purchases: Sequence[Purchase], until: float) -> None:
-    while time.monotonic() < until:
+def _await_ends(orders: Orders, purchases: Sequence[Purchase], deadline: float) -> None:
+    while time.monotonic() < deadline:
         books = Books(orders.read(purchases), orders.whole, None, None)
         evidence = Evidence(purchases, books)
         if not any(unended(evidence)) and not any(reversals.unmade(evidence)):

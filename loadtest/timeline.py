@@ -41,11 +41,11 @@ def window(reports: Iterable[Report], from_s: float, until_s: float) -> dict[str
     return totals
 
 
-def _add(total: RequestCounts, more: RequestCounts) -> None:
-    total.failed += more.failed
-    for status, count in more.statuses.items():
+def _add(total: RequestCounts, counts: RequestCounts) -> None:
+    total.failed += counts.failed
+    for status, count in counts.statuses.items():
         total.statuses[status] = total.statuses.get(status, 0) + count
-    for took_ms, count in more.ms.items():
+    for took_ms, count in counts.ms.items():
         total.ms[took_ms] = total.ms.get(took_ms, 0) + count
 
 
@@ -67,14 +67,14 @@ def percentile(ms: Mapping[int, int], percent: float) -> float:
 def figures(reports: list[Report], scenario: Scenario) -> dict[str, float]:
     """Give `name.figure` over the run, and `name.figure@phase` over each phase."""
     totals = window(reports, 0, float("inf"))
-    named = _named(totals, scenario.seconds, "")
+    values = _named(totals, scenario.seconds, "")
     if totals:
         wrong = (counts.failed for name, counts in totals.items() if WRONG in name)
-        named["client.wrong"] = float(sum(wrong))
+        values["client.wrong"] = float(sum(wrong))
     for phase in scenario.phases:
         during = window(reports, phase.from_s, phase.until_s)
-        named |= _named(during, phase.until_s - phase.from_s, f"@{phase.name}")
-    return named
+        values |= _named(during, phase.until_s - phase.from_s, f"@{phase.name}")
+    return values
 
 
 def _named(totals: Mapping[str, RequestCounts], seconds: float, suffix: str) -> dict[str, float]:

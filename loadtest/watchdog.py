@@ -18,17 +18,17 @@ _EARLIEST_S: Final = 5.0
 class AbortWatchdog:
     """Compare the requests so far with the upper limits of a scenario."""
 
-    def __init__(self, scenario: Scenario, more: tuple[Threshold, ...], out: Path) -> None:
+    def __init__(self, scenario: Scenario, further: tuple[Threshold, ...], folder: Path) -> None:
         """Take what must hold and the folder of the run."""
         self.events: list[Event] = []
-        thresholds = (*scenario.thresholds, *more)
+        thresholds = (*scenario.thresholds, *further)
         # A lower limit is reached in time, and a phase is over when it is over.
         self._limits = [
             threshold
             for threshold in thresholds
             if threshold.bound is Bound.AT_MOST and "@" not in threshold.figure
         ]
-        self._scenario, self._out = scenario, out
+        self._scenario, self._out = scenario, folder
         self._reports: list[Report] = []
         self._offset = 0
 

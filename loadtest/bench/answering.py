@@ -76,12 +76,12 @@ def _forget(bench: Bench) -> None:
         client.flushall()
 
 
-def _compared(ours: list[str], bound: str) -> list[tuple[str, str]]:
-    pairs = [(label, bound) for label in ours]
+def _compared(labels: list[str], bound: str) -> list[tuple[str, str]]:
+    pairs = [(label, bound) for label in labels]
     versus = (*_OTHERS, *(f"{label}{WIDE}" for label in _OTHERS), "before")
-    pairs += [("straight", other) for other in versus if other in ours]
-    others = ("gateway", "gthread", "twice as many")
-    return [*pairs, *((other, "straight") for other in others if other in ours)]
+    pairs += [("straight", opponent) for opponent in versus if opponent in labels]
+    opponents = ("gateway", "gthread", "twice as many")
+    return [*pairs, *((opponent, "straight") for opponent in opponents if opponent in labels)]
 
 
 def _bound(bench: Bench, name: str) -> Callable[[], Throughput]:

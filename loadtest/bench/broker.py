@@ -30,7 +30,7 @@ def message(exchange: str, key: str, properties: BasicProperties, body: bytes) -
         frame.Header(_CHANNEL, len(body), properties),
         frame.Body(_CHANNEL, body),
     )
-    return b"".join(part.marshal() for part in frames)
+    return b"".join(item.marshal() for item in frames)
 
 
 class Channel:
@@ -55,17 +55,17 @@ class Channel:
     def publish(self, messages: Sequence[bytes]) -> Throughput:
         """Publish all, and wait until the broker has them. Raises BenchFailed."""
         began_s = time.perf_counter()
-        sent, open_tags = 0, set[int]()
-        while sent < len(messages) or open_tags:
-            room = min(len(messages) - sent, WINDOW - len(open_tags))
+        count, open_tags = 0, set[int]()
+        while count < len(messages) or open_tags:
+            room = min(len(messages) - count, WINDOW - len(open_tags))
             if room:
                 first = self._published + 1
                 self._published += room
                 open_tags.update(range(first, self._published + 1))
-                self._socket.sendall(b"".join(messages[sent : sent + room]))
-                sent += room
+                self._socket.sendall(b"".join(messages[count : count + room]))
+                count += room
             self._confirm(open_tags)
-        return Throughput(sent, sent / (time.perf_counter() - began_s))
+        return Throughput(count, count / (time.perf_counter() - began_s))
 
     def purge(self, queue: str) -> None:
         """Delete the messages of a queue, and wait for the broker's answer."""
@@ -115,12 +115,12 @@ class Channel:
     def _expect(self, kind: type[Any]) -> Any:
         """Return the next method. Raises BenchFailed for any other kind: a return, a close."""
         while True:
-            used, decoded = frame.decode_frame(self._buffer)
-            if decoded is not None:
-                self._buffer = self._buffer[used:]
+            length, value = frame.decode_frame(self._buffer)
+            if value is not None:
+                self._buffer = self._buffer[length:]
                 break
             self._receive()
-        method = getattr(decoded, "method", decoded)
+        method = getattr(value, "method", value)
         if not isinstance(method, kind):
             raise BenchFailed(f"the broker said {method}")
         return method

@@ -57,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _document(report: BenchReport) -> None:
     DOCUMENT.write_text(table.inserted(DOCUMENT.read_text(), report))
-    measured = {subject.name for subject in report.subjects}
-    if absent := sizing.NEEDED - measured:
-        print(f"{SIZES} is left as it is: the run lacks {', '.join(sorted(absent))}")
+    names = {subject.name for subject in report.subjects}
+    if gaps := sizing.NEEDED - names:
+        print(f"{SIZES} is left as it is: the run lacks {', '.join(sorted(gaps))}")
         return
     SIZES.write_text(table.inserted(SIZES.read_text(), report, sizing.sheets(report)))
 

@@ -13,9 +13,9 @@ _MIB = 1024 * 1024
 
 def cpu_s(roles: Mapping[str, int]) -> dict[str, float]:
     """Return the CPU seconds that each role and the generators have used since they began."""
-    used = {role: _tree_s(pid) for role, pid in roles.items()}
+    seconds = {role: _tree_s(pid) for role, pid in roles.items()}
     generators = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used | {GENERATOR: generators.ru_utime + generators.ru_stime}
+    return seconds | {GENERATOR: generators.ru_utime + generators.ru_stime}
 
 
 def machine_s() -> float:
@@ -25,32 +25,32 @@ def machine_s() -> float:
     return float(sum(times[:8]) - idle_s)  # the rest is contained in these
 
 
-def foreign(machine_s: float, used: Mapping[str, float], took_s: float) -> float:
+def foreign(machine_s: float, role_s: Mapping[str, float], took_s: float) -> float:
     """Return the share of the machine's CPU that went neither to our roles nor to the generators.
 
-    `machine_s` and `used` are what a slice of `took_s` used.
+    `machine_s` and `role_s` are what a slice of `took_s` used.
     """
-    others_s = machine_s - sum(used.values())
+    others_s = machine_s - sum(role_s.values())
     return round(max(0.0, others_s / (took_s * (psutil.cpu_count() or 1))), 3)
 
 
 def per_unit_us(
-    before: Mapping[str, float], after: Mapping[str, float], count: int
+    start_s: Mapping[str, float], end_s: Mapping[str, float], count: int
 ) -> dict[str, float]:
     """Return the CPU of a slice per unit, leaving out who did not take part."""
-    used = {role: (end - before.get(role, 0.0)) / count * 1e6 for role, end in after.items()}
-    total = sum(used.values())
-    return {role: round(us, 1) for role, us in used.items() if us > total / 100}
+    costs = {role: (end - start_s.get(role, 0.0)) / count * 1e6 for role, end in end_s.items()}
+    total = sum(costs.values())
+    return {role: round(us, 1) for role, us in costs.items() if us > total / 100}
 
 
 def memory(roles: Mapping[str, int]) -> dict[str, Memory]:
     """Return what each role's processes hold; shared pages count for each by their share."""
-    held = {}
+    readings = {}
     for role, pid in roles.items():
         sizes = [_pss(process) for process in _tree(pid)]
         mib = [round(size / _MIB, 1) for size in sizes if size]
-        held[role] = Memory(len(mib), round(sum(mib), 1), max(mib, default=0.0))
-    return held
+        readings[role] = Memory(len(mib), round(sum(mib), 1), max(mib, default=0.0))
+    return readings
 
 
 def _tree(pid: int) -> list[psutil.Process]:
@@ -63,16 +63,16 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 def _tree_s(pid: int) -> float:
     """Sum a tree; what its ended members used (PostgreSQL's backends) is kept by the root."""
-    used = 0.0
+    seconds = 0.0
     for number, process in enumerate(_tree(pid)):
         try:
             times = process.cpu_times()
         except psutil.NoSuchProcess:
             continue
-        used += times.user + times.system
+        seconds += times.user + times.system
         if number == 0:
-            used += times.children_user + times.children_system
-    return used
+            seconds += times.children_user + times.children_system
+    return seconds
 
 
 def _pss(process: psutil.Process) -> int:

@@ -130,9 +130,11 @@ class Database:
         )
         return self._count(query, (user,)) == 0
 
-    def completions_s(self, after: int, last: int, *, but: int) -> list[float]:
+    def completions_s(self, previous_id: int, last_id: int, *, excluded_id: int) -> list[float]:
         """Return how long orders of a span of ids took to Completed, but for a customer's."""
-        rows = self._connection.execute(_COMPLETIONS.encode(), (but, after + 1, last))
+        rows = self._connection.execute(
+            _COMPLETIONS.encode(), (excluded_id, previous_id + 1, last_id)
+        )
         return [row[0] for row in rows]
 
     def empty_outbox(self) -> None:

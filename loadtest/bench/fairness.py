@@ -152,7 +152,7 @@ def _slice(testbed: Testbed, database: Database, variant: Variant, hot: int) -> 
             last = database.newest()
             share = _relay_gauge(testbed, "outbox_crowd_share")
         until(partial(database.all_settled, newest + 1, last), _WITHIN_S, 0.1)
-    times_ms = [1000 * time_s for time_s in database.completions_s(newest, last, but=HOT)]
+    times_ms = [1000 * time_s for time_s in database.completions_s(newest, last, excluded_id=HOT)]
     cuts = statistics.quantiles(times_ms, n=20)
     return Slice(cuts[9], cuts[18], len(times_ms), (len(times_ms) + hot) / took_s, share)
 
@@ -245,19 +245,19 @@ def _words(sample: Slice) -> str:
 
 
 def _show(slices: Mapping[str, Sequence[Slice]]) -> None:
-    alone = slices[ALONE]
+    baseline = slices[ALONE]
     print("\n| | p50 ms | p95 ms | p50 / nobody else | p95 / nobody else | orders a second |")
     print("|---|---:|---:|---:|---:|---:|")
     for label, samples in slices.items():
         ratios = [
             ratio(
                 [getattr(sample, name) for sample in samples],
-                [getattr(sample, name) for sample in alone],
+                [getattr(sample, name) for sample in baseline],
             )
             for name in ("p50_ms", "p95_ms")
         ]
         spans = " | ".join(
-            f"{each.median:.2f} ({each.low:.2f} to {each.high:.2f})" for each in ratios
+            f"{bounds.median:.2f} ({bounds.low:.2f} to {bounds.high:.2f})" for bounds in ratios
         )
         p50, p95, rate = (
             spread([getattr(sample, name) for sample in samples]).median

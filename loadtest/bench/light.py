@@ -62,9 +62,9 @@ class Ledgers:
         key, *verb = request.parts[1:]
         if not verb:
             # In the first contract, which an older checkout speaks, the key is the order's id.
-            named = {"orderId": int(key)} if key.isdecimal() else {}
-            reserved = {**named, **request.body, "status": "reserved"}
-            return 200, self._reservations.setdefault(key, reserved)
+            order = {"orderId": int(key)} if key.isdecimal() else {}
+            record = {**order, **request.body, "status": "reserved"}
+            return 200, self._reservations.setdefault(key, record)
         reservation = self._reservations.get(key)
         if reservation is None:
             return 404, {"error": "unknown_reservation"}
@@ -94,15 +94,15 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Answer once the whole request is here."""
         self._received += data
-        head, end, rest = self._received.partition(_END)
+        head, end, content = self._received.partition(_END)
         length = _LENGTH.search(head)
-        if not end or (length and len(rest) < int(length[1])):
+        if not end or (length and len(content) < int(length[1])):
             return
         self._received = b""
         method, target, _ = head.split(b" ", 2)
-        parts = target.decode().partition("?")[0].strip("/").split("/")
-        body = msgspec.json.decode(rest) if rest else {}
-        self._write(*self._ledgers.answer(Request(method.decode(), parts, body)))
+        segments = target.decode().partition("?")[0].strip("/").split("/")
+        body = msgspec.json.decode(content) if content else {}
+        self._write(*self._ledgers.answer(Request(method.decode(), segments, body)))
 
     def _write(self, status: int, contents: object) -> None:
         body = msgspec.json.encode(contents)

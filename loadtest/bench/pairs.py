@@ -34,6 +34,8 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.median(values), min(values), max(values))
 
 
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
+def ratio(dividends: Sequence[float], divisors: Sequence[float]) -> Spread:
     """Divide round by round, then summarise. Raises ValueError when the rounds do not match."""
-    return spread([our / their for our, their in zip(ours, theirs, strict=True)])
+    return spread(
+        [dividend / divisor for dividend, divisor in zip(dividends, divisors, strict=True)]
+    )

@@ -37,15 +37,17 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
         """Return a contestant's rate."""
         return spread(self.rates(contestant))
 
-    def ratio(self, ours: str, theirs: str) -> Spread:
+    def ratio(self, dividend: str, divisor: str) -> Spread:
         """Return how two contestants' rates compare, round by round.
 
         Rounds in which others used the machine are left out, unless that leaves none.
         """
-        pairs = list(zip(self.samples[ours], self.samples[theirs], strict=True))
-        quiet = [pair for pair in pairs if max(sample.foreign for sample in pair) <= FOREIGN_LIMIT]
-        upper, lower = zip(*(quiet or pairs), strict=True)
-        return ratio([sample.rate for sample in upper], [sample.rate for sample in lower])
+        pairs = list(zip(self.samples[dividend], self.samples[divisor], strict=True))
+        quiet_pairs = [
+            pair for pair in pairs if max(sample.foreign for sample in pair) <= FOREIGN_LIMIT
+        ]
+        dividends, divisors = zip(*(quiet_pairs or pairs), strict=True)
+        return ratio([sample.rate for sample in dividends], [sample.rate for sample in divisors])
 
     def foreign(self, contestant: str) -> float:
         """Return the largest share of the machine's CPU that others used in a slice."""

@@ -46,28 +46,32 @@ class Scope(NamedTuple):
 
 def run(folder: Path, scope: Scope, log: Log) -> BenchReport:
     """Measure. The servers' data is kept below `folder` meanwhile; one run at a time uses it."""
-    at, (commit, changed), hardware = dt.datetime.now(dt.UTC), machine.commit(), machine.machine()
-    go, without_go = _peer(scope, log)
+    at, (commit, is_changed), hardware = (
+        dt.datetime.now(dt.UTC),
+        machine.commit(),
+        machine.machine(),
+    )
+    go, go_gap = _peer(scope, log)
     with (
         locked(folder),
         _emptied(folder) as data,
         Testbed(data, scope.plan, scope.before, go) as bed,
     ):
         bench = _prepared(bed, scope, log)
-        without = left_out(bed.slow_commits, scope.subjects, log)
-        names = [name for name in scope.subjects if name not in without]
+        gaps = left_out(bed.slow_commits, scope.subjects, log)
+        names = [name for name in scope.subjects if name not in gaps]
         subjects, memory = _measured(bench, scope._replace(subjects=names), log)
         bench.database.close()
     return BenchReport(
         at=at,
         commit=commit,
-        changed=changed,
+        changed=is_changed,
         machine=hardware,
         versions=machine.versions(_broker()) | ({"go": peer.version()} if go else {}),
         settings={**scope.plan._asdict(), "rounds": scope.rounds},
         subjects=subjects,
         memory=memory,
-        left_out=without | without_go,
+        left_out=gaps | go_gap,
     )
 
 
@@ -126,9 +130,9 @@ def _measured(bench: Bench, scope: Scope, log: Log) -> tuple[list[Subject], dict
         benchmark = _BENCHMARKS[name](bench)
         samples: dict[str, list[Sample]] = {label: [] for label in benchmark.contestants}
         for number, label in turns(list(benchmark.contestants), scope.rounds):
-            sample, held = _slice(bench, benchmark.contestants[label])
+            sample, reading = _slice(bench, benchmark.contestants[label])
             samples[label].append(sample)
-            memory |= held
+            memory |= reading
             log(f"{name}, round {number + 1} of {scope.rounds}: {label} {sample.rate:,.0f}/s")
         subjects.append(
             Subject(name=name, unit=benchmark.unit, samples=samples, compared=benchmark.compared)
@@ -140,13 +144,13 @@ def _slice(bench: Bench, contestant: Contestant) -> tuple[Sample, dict[str, Memo
     contestant.before()
     try:
         roles = bench.testbed.roles()
-        began_s, machine_s, used = time.monotonic(), cost.machine_s(), cost.cpu_s(roles)
+        began_s, machine_s, start_s = time.monotonic(), cost.machine_s(), cost.cpu_s(roles)
         throughput = contestant.run()
-        after = cost.cpu_s(roles)
-        slice_s = {role: end - used.get(role, 0.0) for role, end in after.items()}
+        end_s = cost.cpu_s(roles)
+        slice_s = {role: end - start_s.get(role, 0.0) for role, end in end_s.items()}
         foreign = cost.foreign(cost.machine_s() - machine_s, slice_s, time.monotonic() - began_s)
-        cpu_us = cost.per_unit_us(used, after, throughput.done)
-        held = cost.memory(roles)
+        cpu_us = cost.per_unit_us(start_s, end_s, throughput.done)
+        reading = cost.memory(roles)
     finally:
         contestant.after()
     sample = Sample(
@@ -156,14 +160,14 @@ def _slice(bench: Bench, contestant: Contestant) -> tuple[Sample, dict[str, Memo
         p99_ms=throughput.p99_ms,
         foreign=foreign,
     )
-    return sample, held
+    return sample, reading
 
 
 def _broker() -> str:
-    listed = (
+    listing = (
         (rabbitmq.RELEASE.folder() / "packages.txt").read_text()
         if rabbitmq.RELEASE.cached()
         else ""
     )
-    names = [line for line in listed.splitlines() if line.startswith("rabbitmq-server_")]
+    names = [line for line in listing.splitlines() if line.startswith("rabbitmq-server_")]
     return names[0].split("_")[1] if names else "unknown"

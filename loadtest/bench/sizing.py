@@ -80,8 +80,8 @@ def costs(report: BenchReport) -> Costs:
         postgres=order_path["postgres"] + LISTS * lists["postgres"],
         rabbitmq=order_path["rabbitmq"],
         valkey=sum(
-            times * used.get("valkey", 0.0)
-            for times, used in ((1, order_path), (GETS, gets), (LISTS, lists))
+            times * by_role.get("valkey", 0.0)
+            for times, by_role in ((1, order_path), (GETS, gets), (LISTS, lists))
         ),
         worker_rate=subjects["worker"].rate("worker").median,
         relay_rate=relay.rate("relay").median,
@@ -91,13 +91,13 @@ def costs(report: BenchReport) -> Costs:
 
 def sheets(report: BenchReport) -> list[Sheet]:
     """Return the tables of docs/scaling.md. Raises KeyError if the run lacks a subject."""
-    measured = costs(report)
+    unit_costs = costs(report)
     return [
         _assumed(),
-        _measured(measured),
-        _rates(measured),
-        _sizes(measured),
-        _limits(measured),
+        _measured(unit_costs),
+        _rates(unit_costs),
+        _sizes(unit_costs),
+        _limits(unit_costs),
     ]
 
 

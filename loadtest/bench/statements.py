@@ -73,8 +73,8 @@ def find_order() -> str:
 def list_deep() -> str:
     """Return the two statements of page 500 of a list, for the user `:first`."""
     begin = written("find_position", {"user_id": ":first", "before": "9979"}).rstrip(";\n")
-    after = {"user_id": ":first", "before_at": ":created_at", "before_id": ":id", "limit": "21"}
-    return f"{begin} \\gset\n" + written("list_orders", after | {"offset": "0"})
+    position = {"user_id": ":first", "before_at": ":created_at", "before_id": ":id", "limit": "21"}
+    return f"{begin} \\gset\n" + written("list_orders", position | {"offset": "0"})
 
 
 def bring_to_end() -> str:

@@ -28,7 +28,7 @@ def sheets(report: BenchReport) -> list[Sheet]:
 
 def against(report: BenchReport, last: BenchReport) -> Sheet:
     """Compare a run's ratios with those of an earlier one, as far as both have them."""
-    earlier = {
+    medians = {
         (subject.name, pair): subject.ratio(*pair).median
         for subject in last.subjects
         for pair in subject.compared
@@ -37,13 +37,13 @@ def against(report: BenchReport, last: BenchReport) -> Sheet:
         (
             subject.name,
             " / ".join(pair),
-            f"{(now := subject.ratio(*pair).median):.2f}",
-            f"{(then := earlier[subject.name, pair]):.2f}",
-            f"{now / then - 1:+.0%}",
+            f"{(median := subject.ratio(*pair).median):.2f}",
+            f"{(last_median := medians[subject.name, pair]):.2f}",
+            f"{median / last_median - 1:+.0%}",
         )
         for subject in report.subjects
         for pair in subject.compared
-        if (subject.name, pair) in earlier
+        if (subject.name, pair) in medians
     ]
     title = f"Against the run of {last.at:%Y-%m-%d %H:%M}, commit {last.commit}"
     return Sheet(title, ("subject", "ratio", "now", "then", "change"), rows)
@@ -53,8 +53,8 @@ def show(report: BenchReport, console: Console, last: BenchReport | None = None)
     """Print a run, and how it compares with an earlier one."""
     for sheet in [*sheets(report), *([against(report, last)] if last else [])]:
         table = Table(title=sheet.title, title_justify="left")
-        for place, name in enumerate(sheet.head):
-            is_name = place < sheet.names
+        for column, name in enumerate(sheet.head):
+            is_name = column < sheet.names
             table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name)
         for row in sheet.rows:
             table.add_row(*row)
@@ -65,7 +65,7 @@ def markdown(report: BenchReport, tables: Sequence[Sheet] | None = None) -> str:
     """Return a run for the documentation, with its own tables or with those made of it."""
     lines = [_circumstances(report)]
     for sheet in sheets(report) if tables is None else tables:
-        rule = ["---" if place < sheet.names else "---:" for place in range(len(sheet.head))]
+        rule = ["---" if column < sheet.names else "---:" for column in range(len(sheet.head))]
         lines += ["", f"### {sheet.title}", "", _line(sheet.head), _line(rule)]
         lines += map(_line, sheet.rows)
     versions = ", ".join(f"{name} {number}" for name, number in report.versions.items())
@@ -73,10 +73,10 @@ def markdown(report: BenchReport, tables: Sequence[Sheet] | None = None) -> str:
 
 
 def _circumstances(report: BenchReport) -> str:
-    machine, changed = report.machine, " and changes" if report.changed else ""
+    machine, suffix = report.machine, " and changes" if report.changed else ""
     circumstances = "; ".join(
         (
-            f"{report.at:%Y-%m-%d}, commit {report.commit}{changed}",
+            f"{report.at:%Y-%m-%d}, commit {report.commit}{suffix}",
             f"{machine['cores']} cores of {machine['cpu']}, {machine['memory']}",
             f"load before the run {machine['load']}",
         )
@@ -88,8 +88,8 @@ def _circumstances(report: BenchReport) -> str:
 
 def inserted(document: str, report: BenchReport, tables: Sequence[Sheet] | None = None) -> str:
     """Return a document with the run in place of the last one. Raises ValueError without marks."""
-    head, begin, rest = document.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    head, begin, remainder = document.partition(BEGIN)
+    _, end, tail = remainder.partition(END)
     if not (begin and end):
         raise ValueError("the document has no place for the tables")
     return f"{head}{BEGIN}\n{markdown(report, tables)}\n{END}{tail}"
@@ -130,10 +130,10 @@ def _ms(value: float | None) -> str:
 def _ratios(report: BenchReport) -> Sheet:
     rows: list[Sequence[str]] = []
     for subject in report.subjects:
-        for ours, theirs in subject.compared:
-            ratio = subject.ratio(ours, theirs)
-            absolute = f"{subject.rate(ours).median:,.0f} / {subject.rate(theirs).median:,.0f}"
-            name = f"{ours} / {theirs}"
+        for dividend, divisor in subject.compared:
+            ratio = subject.ratio(dividend, divisor)
+            absolute = f"{subject.rate(dividend).median:,.0f} / {subject.rate(divisor).median:,.0f}"
+            name = f"{dividend} / {divisor}"
             bounds = f"{ratio.low:.2f} to {ratio.high:.2f}"
             rows.append((subject.name, name, f"{ratio.median:.2f}", bounds, absolute))
     head = ("subject", "ratio", "median", "lowest to highest", "per second")
@@ -143,17 +143,17 @@ def _ratios(report: BenchReport) -> Sheet:
 def _cpu(report: BenchReport) -> Sheet:
     rows: list[Sequence[str]] = []
     for subject, label in _contestants(report):
-        used = subject.cpu_us(label)
-        parts = ", ".join(f"{role} {us:,.0f}" for role, us in used.items())
-        rows.append((subject.name, label, subject.unit, f"{sum(used.values()):,.0f}", parts))
+        costs = subject.cpu_us(label)
+        text = ", ".join(f"{role} {us:,.0f}" for role, us in costs.items())
+        rows.append((subject.name, label, subject.unit, f"{sum(costs.values()):,.0f}", text))
     head = ("subject", "who", "per", "CPU in µs", "of which")
     return Sheet("CPU", head, rows)
 
 
 def _memory(report: BenchReport) -> Sheet:
     rows: list[Sequence[str]] = [
-        (role, str(held.processes), f"{held.total_mib:,.0f}", f"{held.largest_mib:,.0f}")
-        for role, held in report.memory.items()
+        (role, str(reading.processes), f"{reading.total_mib:,.0f}", f"{reading.largest_mib:,.0f}")
+        for role, reading in report.memory.items()
     ]
     return Sheet("Memory", ("role", "processes", "PSS in MiB", "largest process"), rows)
 

@@ -50,14 +50,14 @@ class Testbed:
     """Starts the processes that a run needs; all of them end with the block."""
 
     def __init__(
-        self, folder: Path, plan: RunPlan, before: Path | None, peer: Path | None = None
+        self, folder: Path, plan: RunPlan, checkout: Path | None, peer: Path | None = None
     ) -> None:
-        """Take where to keep the servers' data, and whom to compare with.
+        """Take the folder of the servers' data, and the programs to compare with.
 
-        `before` is another checkout, `peer` the program of the service in Go.
+        `checkout` is a working copy of another commit, `peer` the program of the service in Go.
         """
         self._programs: dict[str, Program] = {}
-        self._before, self._peer = before, peer
+        self._before, self._peer = checkout, peer
         ports = {variable(name): str(free_port()) for name in PORTS}
         foreign = ("ORDERS_", "DEVSTACK_")
         environment = {
@@ -99,9 +99,9 @@ class Testbed:
         for program in programs.values():
             program.await_ready()
 
-    def vary(self, name: str, variant: str, more: Mapping[str, str]) -> None:
+    def vary(self, name: str, variant: str, variables: Mapping[str, str]) -> None:
         """Make a component known that is another one with other settings."""
-        self._known[variant] = self._variant(self._known[name], variant, more)
+        self._known[variant] = self._variant(self._known[name], variant, variables)
 
     def stop(self, name: str) -> None:
         """Stop one process and forget it."""
@@ -146,8 +146,8 @@ class Testbed:
         return as_options(pinned(database_settings))
 
     def _components(self, secrets: Mapping[str, str]) -> dict[str, Component]:
-        listed = stack.components(self.settings, secrets)
-        components = {component.name: self._without_replica(component) for component in listed}
+        originals = stack.components(self.settings, secrets)
+        components = {component.name: self._without_replica(component) for component in originals}
         components["api"] = _listening(components["api"], self.port("api"))
         access = stack.cache_access(self.settings, secrets)._replace(everything=True)
         components["valkey"] = valkey.component(
@@ -170,10 +170,10 @@ class Testbed:
                 name = f"go{wide}"
                 components[name] = self._go(components["api"], self._peer, name, connections)
         if self._before is not None:
-            old = {"PYTHONPATH": str(self._before / "services")}
-            components["api" + BEFORE] = self._api(components["api"], "api" + BEFORE, old)
+            checkout = {"PYTHONPATH": str(self._before / "services")}
+            components["api" + BEFORE] = self._api(components["api"], "api" + BEFORE, checkout)
             for name in ("relay", "worker"):
-                components[name + BEFORE] = self._variant(components[name], name + BEFORE, old)
+                components[name + BEFORE] = self._variant(components[name], name + BEFORE, checkout)
         return components
 
     def _without_replica(self, component: Component) -> Component:
@@ -181,21 +181,21 @@ class Testbed:
         environment.pop("ORDERS_DATABASE_REPLICA_URL", None)
         return replace(component, environment=environment)
 
-    def _variant(self, component: Component, name: str, more: Mapping[str, str]) -> Component:
+    def _variant(self, component: Component, name: str, variables: Mapping[str, str]) -> Component:
         folder = self.settings.state / name
         return replace(
             component,
             name=name,
-            environment={**component.environment, **more},
+            environment={**component.environment, **variables},
             folder=folder,
             log=component.log.with_name(f"{name}.log"),
             prepare=partial(folder.mkdir, parents=True, exist_ok=True),
         )
 
-    def _api(self, api: Component, name: str, more: Mapping[str, str]) -> Component:
+    def _api(self, api: Component, name: str, variables: Mapping[str, str]) -> Component:
         port, admin = free_port(), free_port()
         ports = {"ORDERS_API_PORT": str(port), "ORDERS_ADMIN_PORT": str(admin)}
-        variant = self._variant(api, name, {**more, **ports})
+        variant = self._variant(api, name, {**variables, **ports})
         ready = partial(services.answers, admin, "/readyz")
         return replace(_listening(variant, port), ready=ready)
 
@@ -251,13 +251,13 @@ def until(holds: Callable[[], bool], within_s: float, every_s: float = 0.02) -> 
         time.sleep(every_s)
 
 
-def wanted(subjects: Sequence[str], before: Path | None, *, go: bool) -> list[tuple[str, ...]]:
+def wanted(subjects: Sequence[str], checkout: Path | None, *, go: bool) -> list[tuple[str, ...]]:
     """Return what has to be started for some subjects, wave by wave."""
     http = bool(set(subjects) - {"relay", "worker"})
     queues = bool({"relay", "worker", "whole"} & set(subjects))
     servers = ["postgres", "valkey", "inventory", *(["rabbitmq-epmd"] if queues else [])]
     seconds = [*(["rabbitmq", "payment"] if queues else []), "migrate"]
-    apis = ["api", "gthread", "reference", *(["api" + BEFORE] if before else [])]
+    apis = ["api", "gthread", "reference", *(["api" + BEFORE] if checkout else [])]
     apis += ["go"] if go else []
     if "post-slow" in subjects:
         apis += ["api-twice", "reference" + WIDE, *(["go" + WIDE] if go else [])]

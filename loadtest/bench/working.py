@@ -49,7 +49,7 @@ def benchmark(bench: Bench) -> Benchmark:
 
 def _worked(bench: Bench, component: str) -> Contestant:
     """Let all messages wait, then have the worker bring their orders to the very end."""
-    share, waiting = _Share(bench), list[range]()
+    share, batches = _Share(bench), list[range]()
 
     def before() -> None:
         bench.testbed.start(component)
@@ -57,13 +57,13 @@ def _worked(bench: Bench, component: str) -> Contestant:
         number = share.number(
             lambda count: _drained(bench, component, _waiting(bench, component, count))
         )
-        waiting.append(_waiting(bench, component, number))
+        batches.append(_waiting(bench, component, number))
 
     def after() -> None:
         bench.testbed.stop(component)
         queues.purge(bench.testbed.amqp_url)
 
-    return Contestant(lambda: share.note(_drained(bench, component, waiting.pop())), before, after)
+    return Contestant(lambda: share.note(_drained(bench, component, batches.pop())), before, after)
 
 
 def _waiting(bench: Bench, component: str, count: int) -> range:
@@ -83,13 +83,13 @@ def _drained(bench: Bench, component: str, orders: range) -> Throughput:
 
 def _stated(bench: Bench) -> Contestant:
     """Do the same to the orders with statements alone."""
-    share, waiting = _Share(bench), list[range]()
+    share, batches = _Share(bench), list[range]()
 
     def before() -> None:
         number = share.number(lambda count: _run(bench, bench.database.add_pending(count)))
-        waiting.append(bench.database.add_pending(number))
+        batches.append(bench.database.add_pending(number))
 
-    return Contestant(lambda: share.note(_run(bench, waiting.pop())), before)
+    return Contestant(lambda: share.note(_run(bench, batches.pop())), before)
 
 
 def _run(bench: Bench, orders: range) -> Throughput:

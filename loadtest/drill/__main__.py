@@ -34,8 +34,8 @@ class FaultResult(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Break a stack and print a table; 0 if all alerts of the faults fired, 1 if one did not."""
     faults = _parser().parse_args(arguments).faults or FAULTS
-    for each in (signal.SIGINT, signal.SIGTERM):  # the stack ends with us
-        signal.signal(each, lambda number, _: sys.exit(128 + number))
+    for signal_number in (signal.SIGINT, signal.SIGTERM):  # the stack ends with us
+        signal.signal(signal_number, lambda number, _: sys.exit(128 + number))
     began_s = time.monotonic()
 
     def say(text: str) -> None:
@@ -104,7 +104,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 def tried(stack: Stack, prometheus: Prometheus, fault: Fault) -> FaultResult:
     """Cause a fault, watch for its alerts during it and after, and repair it."""
-    before = set(prometheus.firing())
+    previous = set(prometheus.firing())
     began_at = broken_at = time.monotonic()
     fired_s: dict[str, float] = {}
     with ThreadPoolExecutor(1) as aside:
@@ -116,18 +116,18 @@ def tried(stack: Stack, prometheus: Prometheus, fault: Fault) -> FaultResult:
             time.sleep(0.5)
         breaking.result()
     fault.mend(stack)
-    return FaultResult(fault, before, fired_s)
+    return FaultResult(fault, previous, fired_s)
 
 
 def summary(results: list[FaultResult]) -> int:
     """Print a row for each alert and the alerts that no drill makes fire; return the exit code."""
     print(_ROW.format("FAULT", "ALERT", "BEFORE", "AFTER", "FIRED"))
     missed = []
-    for fault, before, fired_s in results:
+    for fault, previous, fired_s in results:
         for alert in fault.alerts:
-            after, yes = (f"{fired_s[alert]:.0f} s", "yes") if alert in fired_s else ("-", "NO")
-            already = "firing" if alert in before else "quiet"
-            print(_ROW.format(fault.title, alert, already, after, yes))
+            delay, verdict = (f"{fired_s[alert]:.0f} s", "yes") if alert in fired_s else ("-", "NO")
+            state = "firing" if alert in previous else "quiet"
+            print(_ROW.format(fault.title, alert, state, delay, verdict))
         missed += [alert for alert in fault.alerts if alert not in fired_s]
     for alert, reason in ELSEWHERE.items() if len(results) == len(FAULTS) else ():
         print(_ROW.format("(not here)", alert, "", "", f"promtool only: {reason}"))

@@ -40,12 +40,12 @@ def nothing(_stack: Stack) -> None:
     """Repair nothing: the effect of the fault stays."""
 
 
-def place(stack: Stack, count: int, **more: object) -> list[int]:
+def place(stack: Stack, count: int, **members: object) -> list[int]:
     """Place orders one after the other; return the status codes."""
     codes = []
     for number in range(count):
         with suppress(OSError):
-            codes.append(stack.order(user=500 + number % 50, **more).status)
+            codes.append(stack.order(user=500 + number % 50, **members).status)
     return codes
 
 
@@ -122,9 +122,9 @@ def database_stands_still(stack: Stack) -> None:
     for _ in range(8):
         for server in servers:
             stack.do("pause", server)
-        with ThreadPoolExecutor(16) as waiting:
+        with ThreadPoolExecutor(16) as pool:
             for ask in customers * 8:
-                waiting.submit(ask)
+                pool.submit(ask)
             time.sleep(2 * SCRAPE_S)
             for server in servers:
                 stack.do("resume", server)
@@ -138,11 +138,11 @@ def inventory_slow(stack: Stack) -> None:
     another product: nobody is refused, and nothing is answered from memory.
     """
     stack.simulator("inventory", "PUT", "faults", {"latencyMs": 200})
-    until = time.monotonic() + 270
+    deadline = time.monotonic() + 270
     orders = count(1)
 
     def shop() -> None:
-        while time.monotonic() < until:
+        while time.monotonic() < deadline:
             number = next(orders)
             with suppress(OSError):
                 stack.order(user=10_000 + number, productId=10_000 + number)
@@ -206,15 +206,15 @@ def publish(stack: Stack, exchange: str, key: str) -> None:
 def crash_loop(stack: Stack) -> None:
     """Kill the notifier four times, each time after it was scraped."""
     for _ in range(4):
-        before = started_at(stack)
+        start = started_at(stack)
         stack.do("kill", "notifier")
-        eventually(partial(restarted, stack, before), 120)
+        eventually(partial(restarted, stack, start), 120)
         time.sleep(3)
 
 
-def restarted(stack: Stack, before: float) -> bool:
+def restarted(stack: Stack, start: float) -> bool:
     """Return whether a new notifier process answers."""
-    return started_at(stack) not in {0.0, before}
+    return started_at(stack) not in {0.0, start}
 
 
 def started_at(stack: Stack) -> float:

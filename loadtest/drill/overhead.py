@@ -95,9 +95,9 @@ def measured(level: Literal["error", "info"]) -> tuple[Cost, Cost]:
 
     logs.configure(LogSettings(level=level, format="json"), "overhead")
     application, base = middleware.TelemetryMiddleware(spanned), cost(bare, sampled=False)
-    both = [cost(application, sampled=sampled) for sampled in (False, True)]
+    costs = [cost(application, sampled=sampled) for sampled in (False, True)]
     unsampled, sampled = (
-        result._replace(answering=result.answering - base.answering) for result in both
+        result._replace(answering=result.answering - base.answering) for result in costs
     )
     return unsampled, sampled
 

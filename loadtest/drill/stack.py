@@ -40,9 +40,9 @@ SETTINGS = {
 
 def eventually(holds: Callable[[], Any], within_s: float = 60.0) -> Any:
     """Wait until `holds` returns something true, and return it."""
-    until = time.monotonic() + within_s
+    deadline = time.monotonic() + within_s
     while not (value := holds()):
-        assert time.monotonic() < until, f"not within {within_s:g} s"
+        assert time.monotonic() < deadline, f"not within {within_s:g} s"
         time.sleep(0.05)
     return value
 
@@ -112,9 +112,9 @@ class Stack:
             response = connection.getresponse()
             text = response.read()
             kind = response.headers.get("Content-Type", "")
-            received = {name.lower(): value for name, value in response.headers.items()}
-            decoded = msgspec.json.decode(text) if "json" in kind and text else text
-            return Reply(response.status, received, decoded)
+            fields = {name.lower(): value for name, value in response.headers.items()}
+            content = msgspec.json.decode(text) if "json" in kind and text else text
+            return Reply(response.status, fields, content)
         finally:
             connection.close()
 
@@ -167,13 +167,13 @@ class Stack:
                 continue
         return children
 
-    def order(self, user: int = 1, **more: Any) -> Reply:
-        """Place an order with a card and return the answer; `more` replaces members and headers."""
-        headers = more.pop("headers", {})
+    def order(self, user: int = 1, **members: Any) -> Reply:
+        """Place an order with a card; `members` replace those of the body, and `headers`."""
+        headers = members.pop("headers", {})
         body = {
             "userId": user, "productId": 101, "quantity": 1, "total": 19.90,
             "paymentMethod": "card",
-        } | more  # fmt: skip
+        } | members  # fmt: skip
         return self.request("POST", "/api/orders", body, headers)
 
     def status_of(self, order_id: int) -> str:

@@ -40,27 +40,27 @@ class Client:
         *,
         expect: Collection[int],
         names: Mapping[int, str] | None = None,
-        **more: Any,
+        **options: Any,
     ) -> Reply:
         """Send one request; a status that is not expected is a failure.
 
         Answers with a status of `names` are counted under the name that stands there.
         """
-        began = time.perf_counter()
+        start = time.perf_counter()
         with self.session.request(
-            method, path, name=name, catch_response=True, allow_redirects=False, **more
+            method, path, name=name, catch_response=True, allow_redirects=False, **options
         ) as response:
-            took_ms = (time.perf_counter() - began) * 1000
+            took_ms = (time.perf_counter() - start) * 1000
             reply = Reply(
                 response.status_code or NO_ANSWER, response.headers or {}, response.content or b""
             )
-            failed = reply.status not in expect
-            if failed:
+            is_failure = reply.status not in expect
+            if is_failure:
                 response.failure(f"{name}: {reply.status}")
             else:
                 response.success()
-        counted = (names or {}).get(reply.status, name)
-        self._tally.request(counted, reply.status, took_ms, failed=failed)
+        count_name = (names or {}).get(reply.status, name)
+        self._tally.request(count_name, reply.status, took_ms, failed=is_failure)
         return reply
 
     def wrong(self, name: str, fault: str) -> None:

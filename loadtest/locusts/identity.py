@@ -29,8 +29,8 @@ class Signing(msgspec.Struct, frozen=True):
         registered = {"iss": self.issuer, "aud": self.audience}
         claims = {"sub": subject, "scope": scope, "exp": int(time.time()) + TOKEN_LIFE_S}
         claims |= {name: value for name, value in registered.items() if value}
-        named = {"kid": self.key_id} if self.key_id else None
-        return jwt.encode(claims, self.key, self.algorithm, headers=named)
+        key_fields = {"kid": self.key_id} if self.key_id else None
+        return jwt.encode(claims, self.key, self.algorithm, headers=key_fields)
 
 
 class Issuer:
@@ -58,11 +58,11 @@ class Issuer:
             answer = _POOL.request_encode_body(
                 "POST", self._url, fields, dict(self._login), encode_multipart=False
             )
-            granted = msgspec.json.decode(answer.data, type=_Granted)
+            grant = msgspec.json.decode(answer.data, type=_Granted)
         except (urllib3.exceptions.HTTPError, msgspec.MsgspecError) as error:
             raise IssuerFailed(f"LOADTEST_TOKEN_URL: {error}") from error
-        self._token = granted.access_token
-        self._until = time.monotonic() + granted.expires_in * _RENEWED_AT
+        self._token = grant.access_token
+        self._until = time.monotonic() + grant.expires_in * _RENEWED_AT
 
 
 class IssuerFailed(Exception):

@@ -116,10 +116,10 @@ class Journey:
         names: Mapping[int, str] | None = None,
     ) -> Reply:
         """Send a purchase once and record the answer; `names` are the client's."""
-        more = JSON | {"Idempotency-Key": purchase.key}
+        fields = JSON | {"Idempotency-Key": purchase.key}
         reply = self.client.send(
             name, "POST", "/api/orders", expect=expect,
-            headers=self.headers | more, data=body or purchase.body, names=names,
+            headers=self.headers | fields, data=body or purchase.body, names=names,
         )  # fmt: skip
         if reply.status == 202:
             order_id = reply.decode(Accepted).order_id
@@ -140,8 +140,8 @@ class Journey:
 
     def watch(self, purchase: Purchase, order_id: int, patience_s: float) -> None:
         """Look at an order, ever less often, until it ends or patience does."""
-        pause_s, until = 0.25, time.monotonic() + patience_s
-        while time.monotonic() < until and not self.closing():
+        pause_s, deadline = 0.25, time.monotonic() + patience_s
+        while time.monotonic() < deadline and not self.closing():
             gevent.sleep(pause_s)
             if view := self.look("poll", purchase, order_id):
                 purchase.ended = view.status

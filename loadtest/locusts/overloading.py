@@ -53,10 +53,10 @@ def overload(journey: Journey) -> None:
         gevent.sleep(_IDLE_S)
 
 
-def _arrive(journey: Journey, rate: float, until: float) -> None:
+def _arrive(journey: Journey, rate: float, deadline: float) -> None:
     """Begin purchases at random moments, so many a second, whether or not others are answered."""
     group = Group()
-    while time.monotonic() < until and rate > 0 and not journey.closing():
+    while time.monotonic() < deadline and rate > 0 and not journey.closing():
         gevent.sleep(random.expovariate(rate))
         group.spawn(_offer, journey.another())
     group.join(raise_error=True)

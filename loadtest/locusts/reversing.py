@@ -118,10 +118,12 @@ def _finish(journey: Journey, purchase: Purchase, order_id: int) -> None:
             promised = {
                 request.key: request.cents for request in purchase.refunds if request.status == 202
             }
-            rest = Refund(key=f"{purchase.key}-rest", cents=purchase.cents - sum(promised.values()))
-            _ask_to_refund(journey, purchase, order_id, rest, staff)
-            more = Refund(key=f"{purchase.key}-more", cents=1)
-            if _ask_to_refund(journey, purchase, order_id, more, staff).status == 202:
+            remainder = Refund(
+                key=f"{purchase.key}-rest", cents=purchase.cents - sum(promised.values())
+            )
+            _ask_to_refund(journey, purchase, order_id, remainder, staff)
+            excess = Refund(key=f"{purchase.key}-more", cents=1)
+            if _ask_to_refund(journey, purchase, order_id, excess, staff).status == 202:
                 journey.client.wrong("refund", "more than was paid")
         case 2:
             key = f"{purchase.key}-cancel"

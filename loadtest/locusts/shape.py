@@ -47,7 +47,7 @@ def shape_of(
                 self.idle_since = None
             elif self.idle_since is None:
                 self.idle_since = now
-            idle = self.idle_since is not None and now - self.idle_since > _LAST_REPORTS_S
-            return None if idle or now > scenario.seconds + DRAIN_S else (0, 100.0)
+            is_idle = self.idle_since is not None and now - self.idle_since > _LAST_REPORTS_S
+            return None if is_idle or now > scenario.seconds + DRAIN_S else (0, 100.0)
 
     return Shape

@@ -52,8 +52,8 @@ def walk(journey: Journey, path: str | None) -> list[OrderView] | None:
 
 def next_page(link: str) -> str | None:
     """Read the path of the next page out of a Link field (RFC 8288)."""
-    for part in link.split(","):
-        target, _, parameters = part.strip().partition(";")
+    for link_value in link.split(","):
+        target, _, parameters = link_value.strip().partition(";")
         if 'rel="next"' in parameters:
             return target.strip("<>")
     return None

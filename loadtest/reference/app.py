@@ -86,10 +86,10 @@ async def _fetched(state: Any, order_id: int, key: str) -> bytes | None:
     if not rows:
         return None
     row = rows[0]
-    ended = row["status"] in TERMINAL
-    stored = b"%d %d %d %b" % (row["version"], row["user_id"], ended, encoded(view(row)))
-    await state.redis.set(key, stored, px=_TTL_MS if ended else _LIVE_TTL_MS, nx=True)
-    return stored
+    is_final = row["status"] in TERMINAL
+    record = b"%d %d %d %b" % (row["version"], row["user_id"], is_final, encoded(view(row)))
+    await state.redis.set(key, record, px=_TTL_MS if is_final else _LIVE_TTL_MS, nx=True)
+    return record
 
 
 @api.get("/api/orders/user/{user_id}")

@@ -65,10 +65,10 @@ class TelemetryMiddleware:
 
 
 def _ids(headers: dict[bytes, bytes]) -> Ids:
-    fresh = os.urandom(40).hex()
+    digits = os.urandom(40).hex()
     header = headers.get(b"x-correlation-id", b"").decode("latin-1")
-    correlation_id = header if _CORRELATION_ID.match(header) else fresh[:32]
-    return Ids(correlation_id, fresh[32:64], fresh[64:])
+    correlation_id = header if _CORRELATION_ID.match(header) else digits[:32]
+    return Ids(correlation_id, digits[32:64], digits[64:])
 
 
 def _record(scope: Any, ids: Ids, status: int, took_s: float) -> None:

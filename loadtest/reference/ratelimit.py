@@ -30,26 +30,28 @@ class RateLimiter:
         """Load the limiter's script into Redis."""
         await self._redis.script_load(script())
 
-    async def count(self, principal: str, read: str | None = None) -> tuple[dict[str, str], Any]:
-        """Count a request; return the headers, and the value of the key `read`. Raises TooMany."""
+    async def count(
+        self, principal: str, read_key: str | None = None
+    ) -> tuple[dict[str, str], Any]:
+        """Count a request; return the headers, and the value of `read_key`. Raises TooMany."""
         pipeline = self._redis.pipeline(transaction=False)
         key = f"reference:limit:{principal}"
         pipeline.evalsha(self._sha, 1, key, self._limit, self._window_s * 1000, 1)
-        if read is not None:
-            pipeline.get(read)
-        (allowed, *counts), *read_values = await pipeline.execute()
-        fields = self._fields(Window(*counts), allowed=bool(allowed))
-        if not allowed:
+        if read_key is not None:
+            pipeline.get(read_key)
+        (is_allowed, *counts), *read_values = await pipeline.execute()
+        fields = self._fields(Window(*counts), is_allowed=bool(is_allowed))
+        if not is_allowed:
             raise TooMany(fields)
         return fields, read_values[0] if read_values else None
 
-    def _fields(self, window: Window, *, allowed: bool) -> dict[str, str]:
+    def _fields(self, window: Window, *, is_allowed: bool) -> dict[str, str]:
         window_ms = self._window_s * 1000
-        remaining = max(0, self._limit - weighted(window, window_ms)) if allowed else 0
+        remaining = max(0, self._limit - weighted(window, window_ms)) if is_allowed else 0
         until_ms = window.left_ms if remaining else wait_ms(window, self._limit, window_ms)
         seconds = min(max(1, math.ceil(until_ms / 1000)), self._window_s)
         fields = {
             "RateLimit-Policy": self._policy,
             "RateLimit": f'"default";r={remaining};t={seconds}',
         }
-        return fields if allowed else fields | {"Retry-After": str(seconds)}
+        return fields if is_allowed else fields | {"Retry-After": str(seconds)}

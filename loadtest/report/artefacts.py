@@ -9,12 +9,12 @@ from loadtest.report import junit, page, summary
 from loadtest.result import RunResult
 
 
-def write(result: RunResult, reports: list[Report], out: Path) -> None:
+def write(result: RunResult, reports: list[Report], folder: Path) -> None:
     """Write `result.json`, `junit.xml`, `report.html` and `summary.txt`."""
-    (out / "result.json").write_bytes(msgspec.json.format(encoded(result)) + b"\n")
-    (out / "junit.xml").write_bytes(junit.document(result))
-    (out / "report.html").write_text(page.document(result, reports), encoding="utf-8")
-    (out / "summary.txt").write_text(summary.text(result) + "\n", encoding="utf-8")
+    (folder / "result.json").write_bytes(msgspec.json.format(encoded(result)) + b"\n")
+    (folder / "junit.xml").write_bytes(junit.document(result))
+    (folder / "report.html").write_text(page.document(result, reports), encoding="utf-8")
+    (folder / "summary.txt").write_text(summary.text(result) + "\n", encoding="utf-8")
 
 
 def encoded(result: RunResult) -> bytes:

@@ -51,7 +51,7 @@ def nice(value: float) -> float:
 
 def svg(chart: Chart) -> str:
     """Return a chart as SVG."""
-    parts = [
+    elements = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(chart.title)}">',
         f'<text x="{_LEFT}" y="16" class="title">{escape(chart.title)}</text>',
         *(_band(chart, band, row) for row, band in enumerate(chart.bands)),
@@ -59,7 +59,7 @@ def svg(chart: Chart) -> str:
         *_curves(chart),
         "</svg>",
     ]
-    return "\n".join(parts)
+    return "\n".join(elements)
 
 
 def _x(chart: Chart, t: float) -> float:
@@ -71,19 +71,21 @@ def _y(chart: Chart, value: float) -> float:
 
 
 def _scales(chart: Chart) -> list[str]:
-    parts = []
+    elements = []
     for tick in range(_TICKS + 1):
         value = chart.top * tick / _TICKS
         y = _y(chart, value)
-        parts.append(f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}" class="grid"/>')
-        parts.append(
+        elements.append(
+            f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}" class="grid"/>'
+        )
+        elements.append(
             f'<text x="{_LEFT - 6}" y="{y + 4}" class="left">{value:g} {escape(chart.unit)}</text>'
         )
     step_s = nice(chart.seconds / _TIMES)
     for tick in range(int(chart.seconds / step_s) + 1):
         t = tick * step_s
-        parts.append(f'<text x="{_x(chart, t)}" y="{HEIGHT - 8}" class="below">{t:g} s</text>')
-    return parts
+        elements.append(f'<text x="{_x(chart, t)}" y="{HEIGHT - 8}" class="below">{t:g} s</text>')
+    return elements
 
 
 def _band(chart: Chart, band: Band, row: int) -> str:
@@ -102,13 +104,13 @@ def _band(chart: Chart, band: Band, row: int) -> str:
 
 
 def _curves(chart: Chart) -> list[str]:
-    parts = []
+    elements = []
     for number, (name, points) in enumerate(chart.curves.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         line = " ".join(f"{_x(chart, t)},{_y(chart, value)}" for t, value in points)
         y = _TOP + 14 + 16 * number
-        parts.append(f'<polyline points="{line}" style="stroke:{colour}"/>')
-        parts.append(
+        elements.append(f'<polyline points="{line}" style="stroke:{colour}"/>')
+        elements.append(
             f'<text x="{WIDTH - _RIGHT + 10}" y="{y}" style="fill:{colour}">{escape(name)}</text>'
         )
-    return parts
+    return elements

@@ -76,17 +76,17 @@ def charts(result: RunResult, reports: list[Report]) -> list[Chart]:
     names = sorted({name for report in reports for name in report.names if ":" not in name})
     rates = {name: _curve(reports, name, "rate", seconds) for name in names}
     slow = {f"{name} p99": _curve(reports, name, "p99_ms", seconds) for name in names}
-    failed = {"failed": _curve(reports, timeline.ALL, "failed", seconds)}
-    drawn = [
+    failures = {"failed": _curve(reports, timeline.ALL, "failed", seconds)}
+    all_charts = [
         Chart("Requests a second", "/s", rates, seconds, bands),
         Chart("Latency, p99 of each second", "ms", slow, seconds, bands),
-        Chart("Failed requests a second", "/s", failed, seconds, bands),
+        Chart("Failed requests a second", "/s", failures, seconds, bands),
         Chart("Users", "", {"users": _users(reports)}, seconds),
     ]
     if result.memory:
         curves = memory.by_name(result.memory, _REMEMBERED)
-        drawn.append(Chart("Resident memory", "MiB", curves, seconds, bands))
-    return drawn
+        all_charts.append(Chart("Resident memory", "MiB", curves, seconds, bands))
+    return all_charts
 
 
 def _curve(reports: list[Report], name: str, figure: str, seconds: float) -> Points:
@@ -148,7 +148,7 @@ def _rows(rows: Sequence[Sequence[str]]) -> str:
     head, *body = rows
     lines = ["<table>", f"<tr>{''.join(f'<th>{escape(cell)}' for cell in head)}"]
     for row in body:
-        bad = any(cell.startswith(("BROKEN", "BREACHED")) for cell in row)
+        is_bad = any(cell.startswith(("BROKEN", "BREACHED")) for cell in row)
         cells = "".join(f"<td>{escape(cell)}" for cell in row)
-        lines.append(f"<tr class={'bad' if bad else 'good'}>{cells}")
+        lines.append(f"<tr class={'bad' if is_bad else 'good'}>{cells}")
     return "\n".join([*lines, "</table>"])

@@ -29,12 +29,13 @@ class Progress:
         if now_s - self._printed_s < _EVERY_S:
             return
         counts = timeline.window(self._reports, 0, now_s + 1).get(timeline.ALL)
-        of = timeline.figures_of(counts, now_s - self._printed_s) if counts else {}
+        figures = timeline.figures_of(counts, now_s - self._printed_s) if counts else {}
         self._printed_s, self._reports = now_s, []
         say(
-            f"  {now_s:4.0f} s  {sum(self._users.values()):4} users  {of.get('rate', 0):6.0f} req/s"
-            f"  p50 {of.get('p50_ms', 0):5.0f} ms  p99 {of.get('p99_ms', 0):5.0f} ms"
-            f"  failed {of.get('failed', 0):.0f}"
+            f"  {now_s:4.0f} s  {sum(self._users.values()):4} users"
+            f"  {figures.get('rate', 0):6.0f} req/s"
+            f"  p50 {figures.get('p50_ms', 0):5.0f} ms  p99 {figures.get('p99_ms', 0):5.0f} ms"
+            f"  failed {figures.get('failed', 0):.0f}"
         )
 
 

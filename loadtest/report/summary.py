@@ -19,7 +19,7 @@ HEADINGS: Final = ("requests", "/s", "failed", "p50 ms", "p95 ms", "p99 ms", "ma
 
 def text(result: RunResult) -> str:
     """Lay out everything that decided."""
-    parts = [
+    sections = [
         table([("", *HEADINGS), *requests(result.figures)]),
         orders(result),
         knee(result),
@@ -29,7 +29,7 @@ def text(result: RunResult) -> str:
         lateness(result.figures),
         f"{result.scenario.name}: {VERDICTS[result.verdict]}",
     ]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(section for section in sections if section)
 
 
 def requests(figures: dict[str, float]) -> list[tuple[str, ...]]:
@@ -50,11 +50,10 @@ def orders(result: RunResult) -> str:
         if key.startswith("orders.") and value
     }
     p99_s = result.figures.get("completion.p99_s")
-    listed = ", ".join(f"{value} {key}" for key, value in counts.items())
-    ended = "none ended" if p99_s is None else f"202 to the end p99 {p99_s:.1f} s"
-    return (
-        f"orders: {listed or 'none'}; {ended}; all settled {result.settled_s:.1f} s after the load"
-    )
+    totals = ", ".join(f"{value} {key}" for key, value in counts.items())
+    completion = "none ended" if p99_s is None else f"202 to the end p99 {p99_s:.1f} s"
+    settled = f"all settled {result.settled_s:.1f} s after the load"
+    return f"orders: {totals or 'none'}; {completion}; {settled}"
 
 
 def knee(result: RunResult) -> str:

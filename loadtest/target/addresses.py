@@ -44,15 +44,15 @@ def target_from_environment(host: str, environ: Mapping[str, str]) -> Target:
     )
 
 
-def refuse_unless_allowed(host: str, allowed: str) -> None:
+def refuse_unless_allowed(host: str, host_list: str) -> None:
     """Prevent that a typing error puts load on a production system. Raises SetupFailed."""
-    parts = urlsplit(host)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    address = urlsplit(host)
+    if address.scheme not in ("http", "https") or not address.hostname:
         raise SetupFailed(f"{host!r} is no host: expected http://… or https://…")
-    names = _LOCAL | {name.strip().lower() for name in allowed.split(",") if name.strip()}
-    if parts.hostname not in names:
+    names = _LOCAL | {name.strip().lower() for name in host_list.split(",") if name.strip()}
+    if address.hostname not in names:
         raise SetupFailed(
-            f"{parts.hostname} is not local: set LOADTEST_ALLOWED_HOSTS={parts.hostname} "
+            f"{address.hostname} is not local: set LOADTEST_ALLOWED_HOSTS={address.hostname} "
             "if it is really to be put under load"
         )
 
@@ -70,12 +70,12 @@ def refuse_unless_named(run: str, target: Target, *, workers: int) -> None:
 
 def refuse_unless_there(target: Target, wait_s: float = 0) -> None:
     """Request `/health` before any load: a wrong address is not a verdict. Raises Unreachable."""
-    until = time.monotonic() + wait_s
+    deadline = time.monotonic() + wait_s
     while True:
         try:
             http.send("GET", f"{target.host}/health")
         except http.Unreachable:
-            if time.monotonic() >= until:
+            if time.monotonic() >= deadline:
                 raise
             time.sleep(_ASK_EVERY_S)
         else:
@@ -109,8 +109,8 @@ def refuse_what_cannot_be_done(scenario: Scenario, target: Target, *, by_hand: b
         and not by_hand
         and any(isinstance(act, Component) for act in acts),
     }
-    if needed := [name for name, lacking in lacks.items() if lacking]:
-        raise SetupFailed(f"{scenario.name} needs {', '.join(needed)}")
+    if names := [name for name, lacking in lacks.items() if lacking]:
+        raise SetupFailed(f"{scenario.name} needs {', '.join(names)}")
 
 
 def _steers(acts: list[Act], simulator: str) -> bool:

@@ -45,18 +45,18 @@ def send(
     except urllib3.exceptions.HTTPError as error:
         raise Unreachable(f"{method} {bare}: {error}") from error
     if not 200 <= answer.status < 300:
-        refused = Absent if answer.status == 404 else Unreachable
-        raise refused(f"{method} {bare}: {answer.status}")
+        error_type = Absent if answer.status == 404 else Unreachable
+        raise error_type(f"{method} {bare}: {answer.status}")
     return answer.data
 
 
 def _login(url: str) -> tuple[str, dict[str, str]]:
-    parts = urlsplit(url)
-    if not parts.username:
+    address = urlsplit(url)
+    if not address.username:
         return url, {}
-    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    login = f"{unquote(address.username)}:{unquote(address.password or '')}"
     login_headers: dict[str, str] = dict(urllib3.make_headers(basic_auth=login))
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), login_headers
+    return address._replace(netloc=address.netloc.rpartition("@")[2]).geturl(), login_headers
 
 
 def get(url: str, kind: type[T], headers: Mapping[str, str] | None = None) -> T:
