@@ -15,7 +15,13 @@ from prometheus_client import Counter, Gauge, Histogram
 from orders.database.pool import Pool
 from orders.telemetry.buckets import HTTP_BUCKETS
 from orders.telemetry.exemplars import Exemplars
-from orders.telemetry.metrics import HTTP_DURATION, ORDER_REQUESTS, Tally, flush_tallies
+from orders.telemetry.metrics import (
+    HTTP_DURATION,
+    ORDER_REQUESTS,
+    DurationTally,
+    Tally,
+    flush_tallies,
+)
 
 ORDER_CREATE_DURATION: Final = Histogram(
     "order_create_duration_seconds", "Duration of requests that created an order.",
@@ -89,9 +95,10 @@ def note_trace(
 
 
 @functools.lru_cache(maxsize=1000)
-def http_duration(method: str, route: str, status: int) -> Histogram:
+def http_duration(method: str, route: str, status: int) -> DurationTally:
     """Return the histogram of one kind of request; a method not in the standard is `_OTHER`."""
-    return HTTP_DURATION.labels(method if method in _METHODS else "_OTHER", route, str(status))
+    known_method = method if method in _METHODS else "_OTHER"
+    return DurationTally(HTTP_DURATION.labels(known_method, route, str(status)))
 
 
 @functools.lru_cache(maxsize=1000)

@@ -4,6 +4,8 @@ A metric without labels is declared by its only owner instead (outbox: relay, or
 worker), because Prometheus shows it as 0 wherever it is declared. Labels contain no ids.
 """
 
+import bisect
+import collections
 import itertools
 import threading
 from collections.abc import Callable, Iterable
@@ -15,7 +17,7 @@ from prometheus_client.registry import Collector
 from orders.telemetry import context
 from orders.telemetry.buckets import COMPLETION_BUCKETS, HTTP_BUCKETS
 
-_tallies: list["Tally"] = []
+_tallies: list["Tally | DurationTally"] = []
 _lock = threading.Lock()
 
 
@@ -46,8 +48,38 @@ class Tally:
         self._unused = calls + 1
 
 
+class DurationTally:
+    """Keeps what each request observes, for the price of `list.append`. Thread-safe.
+
+    Only for processes that flush the tallies all the time: the durations are kept until then. A
+    histogram has no method for many observations at once, so its own parts are added to.
+    """
+
+    __slots__ = ("_durations", "_histogram", "observe")
+
+    observe: Callable[[float], None]
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+        self._durations: list[float] = []
+        self.observe = self._durations.append
+        _tallies.append(self)
+
+    def add(self) -> None:
+        """Add to the histogram what was observed; one thread at a time."""
+        durations = self._durations[:]
+        if not durations:
+            return
+        del self._durations[: len(durations)]  # other threads append behind them
+        bounds = self._histogram._upper_bounds  # noqa: SLF001 see the class
+        counts = collections.Counter(bisect.bisect_left(bounds, s) for s in durations)
+        for index, count in counts.items():
+            self._histogram._buckets[index].inc(count)  # noqa: SLF001
+        self._histogram._sum.inc(sum(durations))  # noqa: SLF001
+
+
 def flush_tallies() -> None:
-    """Add all tallies of this process to their counters."""
+    """Add all tallies of this process to their counters and histograms."""
     with _lock:
         for tally in _tallies:
             tally.add()
