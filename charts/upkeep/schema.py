@@ -35,7 +35,7 @@ def closed(**properties: Schema) -> Schema:
 
 
 def items(schema: Schema) -> Schema:
-    """Return a list."""
+    """Return the schema of a list of such items."""
     return {"type": "array", "items": schema}
 
 

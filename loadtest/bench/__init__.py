@@ -1,1 +1,1 @@
-"""`make bench`: the order path and the servers that bound it, measured in turns, as ratios."""
+"""`make bench`: measures the order path and the servers that bound it in turns, as ratios."""

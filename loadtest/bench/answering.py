@@ -1,6 +1,6 @@
-"""POST, GET and list page, beside the statement or the look-up that they cannot beat.
+"""POST, GET and list page, compared with the statement or look-up that bounds each.
 
-POST also with an Idempotency-Key, and with commits as slow as on a cloud's disk. GET of orders that
+POST also with an Idempotency-Key, and with commits as slow as on a cloud disk. GET of orders that
 are in every cache, or in none. The first list page, or page 500.
 """
 
@@ -21,7 +21,7 @@ NAMES: Final = ("post", "post-key", "post-slow", "get", "get-cold", "list", "lis
 _IDS: Final = {"get": (1, HOT), "get-cold": (1, ORDERS), "list-deep": (DEEP_USER, DEEP_USER)}
 BESIDE_GO: Final = frozenset({"post", "post-slow", "get", "list"})
 _OTHERS: Final = ("reference", "go")
-# Slices of about the wanted length on two cores: the rate is found, the count is not.
+# Counts for slices of about the configured length on two cores. The rate is measured.
 _GETS_PER_S: Final = 30_000
 _WARM_S: Final = 1
 
@@ -88,7 +88,9 @@ def _bound(bench: Bench, name: str) -> Callable[[], Throughput]:
     if name == "get":
         count, port = _GETS_PER_S * bench.plan.seconds, bench.testbed.port("valkey")
         return partial(redis_get, port, "orders:order:1", bench.plan.processes, count)
-    if name == "post-slow":  # as many at once as there are HTTP connections: they share each flush
+    if (
+        name == "post-slow"
+    ):  # one session for each HTTP connection, because concurrent commits share a flush
         bench = bench._replace(plan=bench.plan._replace(processes=bench.plan.connections))
     lines: dict[str, Callable[[], str]] = {
         "post": statements.accept_order,

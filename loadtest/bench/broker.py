@@ -1,6 +1,6 @@
-"""How fast the broker itself confirms: prepared frames on a bare socket, a window of them open.
+"""The broker's own rate of confirms: prepared frames on a plain socket, with a window unconfirmed.
 
-A client library would be what is measured, so none stands in between; pika only spells the frames.
+A client library would bound the rate, so pika only encodes the frames.
 """
 
 import socket
@@ -14,7 +14,7 @@ from pika import BasicProperties, frame, spec
 
 from loadtest.bench.generators import BenchFailed, Throughput
 
-WINDOW: Final = 1000  # as many as the relay has under way
+WINDOW: Final = 1000  # the relay's own window
 _PROTOCOL: Final = b"AMQP\x00\x00\x09\x01"
 _CHANNEL: Final = 1
 # A frame with basic.ack: type, channel, size, class, method, delivery tag, multiple, end.
@@ -23,7 +23,7 @@ _ACK_METHOD: Final = (spec.Basic.Ack.INDEX >> 16, spec.Basic.Ack.INDEX & 0xFFFF)
 
 
 def message(exchange: str, key: str, properties: BasicProperties, body: bytes) -> bytes:
-    """Return a message as it goes over the wire."""
+    """Return the frames of a message as bytes."""
     publish = spec.Basic.Publish(exchange=exchange, routing_key=key, mandatory=True)
     frames = (
         frame.Method(_CHANNEL, publish),
@@ -45,15 +45,15 @@ class Channel:
         self._open(address)
 
     def __enter__(self) -> Self:
-        """Give the open channel."""
+        """Return the open channel."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Drop the connection; the broker keeps what it has confirmed."""
+        """Close the connection; the broker keeps confirmed messages."""
         self._socket.close()
 
     def publish(self, messages: Sequence[bytes]) -> Throughput:
-        """Publish all, and wait until the broker has them. Raises BenchFailed."""
+        """Publish all messages, and wait for their confirms. Raises BenchFailed."""
         began_s = time.perf_counter()
         count, open_tags = 0, set[int]()
         while count < len(messages) or open_tags:
@@ -72,7 +72,7 @@ class Channel:
         self._ask(_CHANNEL, spec.Queue.Purge(queue=queue), spec.Queue.PurgeOk)
 
     def _confirm(self, open_tags: set[int]) -> None:
-        """Take what has arrived: acknowledgements only, all of one size."""
+        """Read confirms, which all have the same size."""
         self._receive()
         length = len(self._buffer) // _ACK.size * _ACK.size
         arrived, self._buffer = self._buffer[:length], self._buffer[length:]
@@ -113,7 +113,7 @@ class Channel:
         self._socket.sendall(frame.Method(channel, method).marshal())
 
     def _expect(self, kind: type[Any]) -> Any:
-        """Return the next method. Raises BenchFailed for any other kind: a return, a close."""
+        """Return the next method. Raises BenchFailed if it is of another kind."""
         while True:
             length, value = frame.decode_frame(self._buffer)
             if value is not None:

@@ -24,7 +24,7 @@ from loadtest.bench.testbed import RunPlan
 
 DOCUMENT: Final = REPOSITORY / "docs" / "benchmarks.md"
 SIZES: Final = REPOSITORY / "docs" / "scaling.md"
-ROUNDS: Final = 6  # even: each is first as often as last
+ROUNDS: Final = 6  # an even number, so that each contestant is first as often as last
 SECONDS: Final = 2
 
 

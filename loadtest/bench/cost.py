@@ -37,14 +37,14 @@ def foreign(machine_s: float, role_s: Mapping[str, float], took_s: float) -> flo
 def per_unit_us(
     start_s: Mapping[str, float], end_s: Mapping[str, float], count: int
 ) -> dict[str, float]:
-    """Return the CPU of a slice per unit, leaving out who did not take part."""
+    """Return the CPU of a slice per unit, for the roles that took part."""
     costs = {role: (end - start_s.get(role, 0.0)) / count * 1e6 for role, end in end_s.items()}
     total = sum(costs.values())
     return {role: round(us, 1) for role, us in costs.items() if us > total / 100}
 
 
 def memory(roles: Mapping[str, int]) -> dict[str, Memory]:
-    """Return what each role's processes hold; shared pages count for each by their share."""
+    """Return the memory of each role's processes as proportional set size (PSS)."""
     readings = {}
     for role, pid in roles.items():
         sizes = [_pss(process) for process in _tree(pid)]
@@ -62,7 +62,7 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 
 def _tree_s(pid: int) -> float:
-    """Sum a tree; what its ended members used (PostgreSQL's backends) is kept by the root."""
+    """Sum a process tree. The root has the CPU of its ended children, as PostgreSQL's backends."""
     seconds = 0.0
     for number, process in enumerate(_tree(pid)):
         try:

@@ -1,4 +1,4 @@
-"""The rows a run works on: customers with orders, a backlog, orders that wait for the worker."""
+"""The rows of a run: customers with orders, a backlog, orders that wait for the worker."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ import psycopg
 USERS: Final = 2_000
 PER_USER: Final = 25  # more than a page
 ORDERS: Final = USERS * PER_USER
-HOT: Final = 1_000  # orders that everybody looks at
+HOT: Final = 1_000  # orders that all clients read
 # A customer with a long list, for its page 500.
 DEEP_USER: Final = USERS + 1
 DEEP: Final = 10_100
@@ -81,17 +81,17 @@ class Database:
         self._connection.execute(_ENDED.encode())
         self._connection.execute(_DEEP.encode())
         self._connection.execute(f"SELECT setval('orders_id_seq', {ORDERS + DEEP})".encode())
-        # As in steady traffic: the relay, which does not run beside POSTs here, is awake.
+        # Steady traffic would have woken the relay, which does not run beside POSTs here.
         self._connection.execute(b"UPDATE relay_wakeup SET idle = false")
         self._connection.execute(b"VACUUM ANALYZE")
 
     def add_pending(self, count: int) -> range:
-        """Add orders that wait for the worker; return their ids, one after another."""
+        """Add orders that wait for the worker; return the range of their ids."""
         ids = [row[0] for row in self._connection.execute(_PENDING.encode(), (count,))]
         return range(min(ids), max(ids) + 1)
 
     def settled(self, ids: range) -> int:
-        """Count those that the worker has brought to their very end."""
+        """Count the orders that the worker has settled, their stock included."""
         return self._count(
             b"SELECT count(*) FROM orders WHERE id BETWEEN %s AND %s AND reservation = 'committed'",
             (ids[0], ids[-1]),
@@ -106,9 +106,9 @@ class Database:
         return self._count(b"SELECT count(*) FROM orders WHERE id > %s", (order_id,))
 
     def all_settled(self, first: int, last: int) -> bool:
-        """Return whether the worker has brought orders of a span of ids to their very end.
+        """Return whether the worker has settled all orders of a range of ids.
 
-        From the end: while work is under way, the newest order says so.
+        The query begins with the newest order, which is usually the last one to be settled.
         """
         query = (
             b"SELECT count(*) FROM (SELECT FROM orders WHERE id BETWEEN %s AND %s"
@@ -131,7 +131,7 @@ class Database:
         return self._count(query, (user,)) == 0
 
     def completions_s(self, previous_id: int, last_id: int, *, excluded_id: int) -> list[float]:
-        """Return how long orders of a span of ids took to Completed, but for a customer's."""
+        """Return the seconds to Completed of a range of orders, without those of one customer."""
         rows = self._connection.execute(
             _COMPLETIONS.encode(), (excluded_id, previous_id + 1, last_id)
         )

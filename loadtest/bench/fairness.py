@@ -1,4 +1,4 @@
-"""What a customer with thousands of waiting orders does to the others.
+"""Measures how a customer with thousands of waiting orders delays the others.
 
     python -m loadtest.bench.fairness
     python -m loadtest.bench.fairness --inventory-ms 20 --payment-ms 80
@@ -49,13 +49,13 @@ _WAVES: Final = (
     ("topology",),
     ("api",),
 )
-_WARM_S: Final = 5.0  # the relay learns what an order takes
+_WARM_S: Final = 5.0  # the relay measures the time per order
 _ALONE_S: Final = 8.0
 _WITHIN_S: Final = 300.0
 
 
 class Variant(NamedTuple):
-    """A relay and a worker, and whether the one more customer has orders."""
+    """A relay and a worker, and whether the large customer has orders."""
 
     relay: str
     worker: str
@@ -63,7 +63,7 @@ class Variant(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """The times of the twenty, in milliseconds, the rate of all orders, and the crowd's share."""
+    """The twenty customers' times in milliseconds, the rate of all orders, the crowd's share."""
 
     p50_ms: float
     p95_ms: float
@@ -123,7 +123,7 @@ def _testbed(options: argparse.Namespace) -> Iterator[Testbed]:
 
 
 def _variants(testbed: Testbed, limits: Sequence[str]) -> dict[str, Variant]:
-    """Name who takes turns: each number of orders under way, in each checkout."""
+    """Return the variants: each number of orders in progress, in each checkout."""
     testbed.vary("relay", "relay-0", {"ORDERS_RELAY_UNDER_WAY": "0"})
     variants = {
         ALONE: Variant("relay-0", "worker", is_hot=False),
@@ -139,7 +139,7 @@ def _variants(testbed: Testbed, limits: Sequence[str]) -> dict[str, Variant]:
 
 
 def _slice(testbed: Testbed, database: Database, variant: Variant, hot: int) -> Slice:
-    """Have the twenty place orders while `hot` orders of one more customer wait."""
+    """Place orders of the twenty customers while `hot` orders of another customer wait."""
     with _relaying(testbed, database, variant):
         with _placing(testbed.port("api")):
             time.sleep(_WARM_S)
@@ -158,7 +158,7 @@ def _slice(testbed: Testbed, database: Database, variant: Variant, hot: int) -> 
 
 
 def _drained_s(testbed: Testbed, database: Database, variant: Variant, orders: int) -> float:
-    """Return how long a customer's orders take with nobody else, in seconds."""
+    """Return the seconds that a customer's orders take without other orders."""
     with _relaying(testbed, database, variant):
         return _completed_s(database, orders)
 
@@ -184,7 +184,7 @@ def _completed_s(database: Database, orders: int) -> float:
 
 
 def _sees_a_worker(testbed: Testbed) -> bool:
-    """Return whether the relay knows that somebody consumes, which it asks the broker."""
+    """Return whether the relay has learned from the broker that a consumer exists."""
     return _relay_gauge(testbed, f'messaging_queue_consumers{{queue="{PROCESSING}"}}') == 1
 
 
@@ -200,7 +200,7 @@ def _relay_gauge(testbed: Testbed, series: str) -> float:
 
 @contextlib.contextmanager
 def _placing(port: int) -> Iterator[None]:
-    """Have each of the twenty place an order a second during the block, not all at one moment."""
+    """Place an order a second for each of the twenty during the block, spread over the second."""
     ending, failures = threading.Event(), list[str]()
     threads = [
         threading.Thread(target=_place, args=(port, number, ending, failures), daemon=True)

@@ -25,7 +25,7 @@ class BenchFailed(Exception):
 
 
 class Throughput(NamedTuple):
-    """Units of work in all, units a second, and the latency of a unit."""
+    """The number of units, units a second, and the latency of a unit."""
 
     done: int
     rate: float
@@ -43,7 +43,7 @@ class _Wrk(msgspec.Struct):
 
 
 class Load(NamedTuple):
-    """What wrk sends: requests of a kind, for ids from `first` to `last`."""
+    """The requests that wrk sends, for ids from `first` to `last`."""
 
     kind: str
     first: int
@@ -52,7 +52,7 @@ class Load(NamedTuple):
 
 
 def wrk(url: str, load: Load, seconds: int) -> Throughput:
-    """Send requests for some seconds. Raises BenchFailed if only one was refused or lost."""
+    """Send requests for some seconds. Raises BenchFailed if a request failed or was lost."""
     argv = [tools.program("wrk"), "-t1", f"-c{load.connections}", f"-d{seconds}", "-s", str(_LUA)]
     text = _run([*argv, url, "--", load.kind, str(load.first), str(load.last)])
     summary = msgspec.json.decode(text.rstrip().rpartition("\n")[2], type=_Wrk)
@@ -66,7 +66,7 @@ def wrk(url: str, load: Load, seconds: int) -> Throughput:
 
 
 class PgBench(NamedTuple):
-    """A pgbench that works like our connections do: prepared, with a generic plan."""
+    """A pgbench with prepared statements and generic plans, as our connections have."""
 
     program: Path
     url: str

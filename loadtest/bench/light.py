@@ -1,11 +1,11 @@
-"""Inventory and Payment made light: the answers of the contracts, and a dictionary.
+"""Light versions of Inventory and Payment: they answer as their contracts say, from a dictionary.
 
-The simulators take more CPU for a call than the worker that makes it, so that a bench with them
-would measure them. They are what faults are tried with; these do what is asked, and log nothing.
+The simulators need more CPU for a call than the worker that makes it, so a benchmark would measure
+them. These have no faults and no logs.
 
     python -m loadtest.bench.light PORT
 
-LIGHT_LATENCY_MS is how long each answer takes; without it they come at once.
+LIGHT_LATENCY_MS delays each answer; the default is 0.
 """
 
 import asyncio
@@ -81,18 +81,18 @@ class Ledgers:
 
 
 class Connection(asyncio.Protocol):
-    """One caller, who waits for each answer before asking again."""
+    """A caller's connection; the caller waits for each answer before the next request."""
 
     def __init__(self, ledgers: Ledgers, latency_s: float) -> None:
         self._ledgers, self._latency_s = ledgers, latency_s
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep where to answer."""
+        """Keep the transport for the answers."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answer once the whole request is here."""
+        """Answer once the request is complete."""
         self._received += data
         head, end, content = self._received.partition(_END)
         length = _LENGTH.search(head)

@@ -37,7 +37,7 @@ def machine() -> dict[str, str]:
 
 
 def versions(broker: str) -> dict[str, str]:
-    """Name what took part."""
+    """Return the versions of the programs that took part."""
     text = _said([tools.program("wrk"), "-v"], tools.environment())
     wrk = text.split(" ")[1] if text.startswith("wrk ") else "unknown"
     packages = {name: version(name) for name in _PACKAGES}

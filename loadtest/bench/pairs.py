@@ -1,8 +1,8 @@
 """Paired measurement: contestants in turns, back and forth, and ratios within a round. Pure.
 
-What else a machine does changes from second to second. Two rates measured one after the other
-suffer it nearly alike, so their ratio says more than either; and since every other round goes
-backwards, a slow drift favours nobody.
+Other load on a machine changes from second to second. It affects two rates that are measured one
+after the other almost equally, so their ratio is more reliable than the rates. Every second round
+goes backwards, so that a slow drift favours no contestant.
 """
 
 import statistics
@@ -23,7 +23,7 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 def turns(contestants: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
-    """Yield who is next, with the number of the round: A B C, C B A, and so on."""
+    """Yield the number of the round and the next contestant: A B C, C B A, and so on."""
     for number in range(rounds):
         for contestant in contestants if number % 2 == 0 else reversed(contestants):
             yield number, contestant

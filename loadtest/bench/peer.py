@@ -1,4 +1,4 @@
-"""The Go service that takes part where Go is installed: built once, kept in the cache folder."""
+"""The Go service, which takes part if Go is installed; it is built once into the cache folder."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ _NAME: Final = "go-peer"
 
 
 class Missing(Exception):
-    """Continue without the peer; the message has the reason."""
+    """The peer cannot take part; the message has the reason."""
 
 
 def built() -> Path | None:
@@ -62,7 +62,7 @@ def _go() -> str | None:
 
 
 def _said(words: list[str]) -> "subprocess.CompletedProcess[str]":
-    """Run Go in the folder of the source, as a static build and with no other version of itself."""
+    """Run Go in the source folder, for a static build, without fetching another Go version."""
     environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
     return subprocess.run(  # noqa: S603 words of our own
         [str(_go()), *words],

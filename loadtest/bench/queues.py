@@ -1,4 +1,4 @@
-"""The work of the queue subjects at the broker."""
+"""Publishes and purges the messages of the queue subjects."""
 
 import time
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from orderservice_topology import topology
 
 
 def announce(url: str, orders: Iterable[int]) -> Throughput:
-    """Publish the relay's messages for new orders, over a bare socket."""
+    """Publish the relay's messages for new orders, over a plain socket."""
     messages = [_created(order_id) for order_id in orders]
     with Channel(url) as channel:
         return channel.publish(messages)

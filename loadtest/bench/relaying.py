@@ -10,7 +10,7 @@ from loadtest.bench.generators import Throughput
 from loadtest.bench.subject import Bench, Benchmark, Contestant
 from loadtest.bench.testbed import until
 
-# Slices of about the wanted length on two cores: the rates are found, the count is not.
+# Counts for slices of about the configured length on two cores. The rates are measured.
 _PER_S: Final = 4_000
 _WARM: Final = 50
 _WITHIN_S: Final = 120.0

@@ -7,7 +7,7 @@ import msgspec
 
 from loadtest.bench.pairs import Spread, ratio, spread
 
-# Above this, what others used explains more of a slice than what was measured.
+# Above this share, other processes influence a slice too much.
 FOREIGN_LIMIT: Final = 0.1
 
 
@@ -22,7 +22,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of work, done by each contestant in every round; the last is the bound."""
+    """One kind of work, done by each contestant in every round; the last one is the bound."""
 
     name: str
     unit: str
@@ -54,7 +54,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
         return max(sample.foreign for sample in self.samples[contestant])
 
     def cpu_us(self, contestant: str) -> dict[str, float]:
-        """Return the median CPU per unit of each role that took part, the dearest first."""
+        """Return the median CPU per unit of each role that took part, in descending order."""
         samples = self.samples[contestant]
         roles = {role for sample in samples for role in sample.cpu_us}
         medians = {

@@ -32,9 +32,9 @@ Log = Callable[[str], None]
 
 
 class Scope(NamedTuple):
-    """What to measure: `before` is another checkout whose services take part.
+    """What to measure; `before` is another checkout whose services take part.
 
-    `go`: so does the service in Go, where there is Go.
+    `go`: the service in Go takes part if Go is installed.
     """
 
     subjects: Sequence[str]
@@ -45,7 +45,7 @@ class Scope(NamedTuple):
 
 
 def run(folder: Path, scope: Scope, log: Log) -> BenchReport:
-    """Measure. The servers' data is kept below `folder` meanwhile; one run at a time uses it."""
+    """Measure. The servers' data is below `folder`, which one run at a time may use."""
     at, (commit, is_changed), hardware = (
         dt.datetime.now(dt.UTC),
         machine.commit(),
@@ -76,7 +76,7 @@ def run(folder: Path, scope: Scope, log: Log) -> BenchReport:
 
 
 def _peer(scope: Scope, log: Log) -> tuple[Path | None, dict[str, str]]:
-    """Return the program of the service in Go; None, and why, where it does not take part."""
+    """Return the program of the service in Go, or None with the reason."""
     if not answering.BESIDE_GO & set(scope.subjects):
         return None, {}
     reason = "--without-go"
@@ -93,7 +93,7 @@ def _peer(scope: Scope, log: Log) -> tuple[Path | None, dict[str, str]]:
 
 @contextlib.contextmanager
 def _emptied(folder: Path) -> Iterator[Path]:
-    """Give an empty folder for the block; leftovers of a killed run are deleted."""
+    """Yield an empty folder; the files of a killed run are deleted."""
     data = folder / "data"
     if data.exists():
         remove(data)

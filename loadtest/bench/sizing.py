@@ -1,4 +1,4 @@
-"""What an installation needs for a rate of orders, calculated from a run. Pure.
+"""Calculates the size of an installation for a rate of orders from a run. Pure.
 
 `make bench ARGS=--document` writes the result into docs/scaling.md.
 """
@@ -10,13 +10,13 @@ from typing import Final, NamedTuple
 from loadtest.bench.results import BenchReport
 from loadtest.bench.table import Sheet
 
-# A run without one of them says nothing of sizes.
+# The sizes cannot be calculated from a run that lacks one of them.
 NEEDED: Final = frozenset({"post", "get", "list", "relay", "worker", "whole"})
 RATES: Final = (1_000, 10_000, 100_000)
 
 # Assumptions: change them to those of your installation.
 USE: Final = 0.6  # of a core, so that a lost node and a peak fit
-GETS: Final = 10  # of each order: its customer looks until it has ended
+GETS: Final = 10  # per order: its customer polls until it ends
 LISTS: Final = 1
 POD_PROCESSES: Final = 4  # of the api
 POD_CORES: Final = 2
@@ -55,7 +55,7 @@ class Costs(NamedTuple):
 
     @property
     def api(self) -> float:
-        """Return what all requests of an order cost an api and its gateway."""
+        """Return the CPU of all requests of an order in api and gateway."""
         return self.post + GETS * self.get + LISTS * self.list
 
     @property

@@ -1,4 +1,4 @@
-"""Commits as slow as on a cloud's disk, on and off at will."""
+"""Makes commits as slow as on a cloud disk; it can be switched on and off."""
 
 import shutil
 import subprocess
@@ -16,11 +16,11 @@ class SlowCommits:
     """A library for PostgreSQL's environment, built by the machine's C compiler."""
 
     def __init__(self, folder: Path) -> None:
-        """Take where the library and its switch are to be; nothing is built yet."""
+        """Take the folder of the library and its switch; nothing is built yet."""
         self._library, self._flag = folder / "slowsync.so", folder / "slow"
 
     def environment(self) -> Mapping[str, str]:
-        """Build the library, and return what loads it; nothing without a compiler."""
+        """Build the library, and return the variables that load it; none without a compiler."""
         compiler = shutil.which("cc") or shutil.which("gcc")
         if compiler is None:
             return {}
@@ -42,7 +42,7 @@ class SlowCommits:
         return None if self._library.exists() else "it needs a C compiler (cc or gcc)"
 
     def turn(self, *, on: bool) -> None:
-        """Let each commit take COMMIT_MS more from now on, or not. Raises BenchFailed."""
+        """Switch the delay of COMMIT_MS per commit on or off. Raises BenchFailed."""
         if on and self.missing:
             raise BenchFailed(f"no slow commits: {self.missing}")
         if on:

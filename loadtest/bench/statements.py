@@ -1,4 +1,4 @@
-"""The service's own statements as pgbench scripts, value by value. Pure, but for the file."""
+"""The service's own statements as pgbench scripts. Pure, except for the script's file."""
 
 import contextlib
 import re
@@ -10,9 +10,9 @@ from typing import Final
 from orders.database.statements import statement
 
 _TRACEPARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
-# A parameter that is NULL, as ours is: a literal would be planned away.
+# NULL as a parameter, as in the service: the planner would remove a literal.
 _NULL: Final = "nullif(:nothing::text, '-')"
-# One attempt and one message for each order, told apart by its id.
+# One attempt and one message for each order, distinguished by its id.
 _ATTEMPT: Final = "lpad(:id::text, 32, 'a')::uuid"
 _MESSAGE: Final = "lpad(:id::text, 32, 'b')::uuid"
 
@@ -26,7 +26,7 @@ CONSTANTS: Final[dict[str, str | int]] = {
     "route": "POST /api/orders",
     "etag": '"v1"',
     "total": "19.90",
-    "newest": "9999-12-31 00:00:00+00",  # before everything: where the first page begins
+    "newest": "9999-12-31 00:00:00+00",  # the position of the first page
 }
 _IDS: Final = {name: f":{name}" for name in ("correlation_id", "traceparent", "trace_id")}
 
@@ -78,7 +78,7 @@ def list_deep() -> str:
 
 
 def bring_to_end() -> str:
-    """Return the worker's statements for one order; the orders from `:first` are shared out."""
+    """Return the worker's statements for one order; the sessions share the orders from `:first`."""
     delivery = {"id": ":id", "message_id": _MESSAGE, "consumer": ":worker"}
     reserved = {
         "version": "1", "from": "'Pending'", "to": "'Reserved'", "reservation": "'held'",

@@ -1,4 +1,4 @@
-"""A run as people read it: on a terminal, and in docs/benchmarks.md."""
+"""Tables of a run, for a terminal and for docs/benchmarks.md."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
@@ -62,7 +62,7 @@ def show(report: BenchReport, console: Console, last: BenchReport | None = None)
 
 
 def markdown(report: BenchReport, tables: Sequence[Sheet] | None = None) -> str:
-    """Return a run for the documentation, with its own tables or with those made of it."""
+    """Return a run as Markdown, with its own tables or with the given ones."""
     lines = [_circumstances(report)]
     for sheet in sheets(report) if tables is None else tables:
         rule = ["---" if column < sheet.names else "---:" for column in range(len(sheet.head))]

@@ -1,6 +1,6 @@
 """The servers and services of a run: those of the local stack, on free ports, and the references.
 
-One primary without a standby, so that all contestants read where they write.
+There is no standby, so that all contestants read from the server that they write to.
 """
 
 import os
@@ -27,15 +27,15 @@ _UVICORN: Final = (
     "uvicorn loadtest.reference.app:app --loop uvloop --http httptools"
     " --no-access-log --log-level warning"
 )
-# The limit counts in Redis for every request as in production, but nobody reaches it.
+# Requests are counted in Redis as in production, but no client reaches the limit.
 _UNLIMITED: Final = "10000000"
-# Where the service in Go reads our statements and the limiter's script.
+# The folders from which the service in Go reads our statements and the limiter's script.
 PEER_FILES: Final = {
     "PEER_SQL": str(SOURCE / "orders" / "database" / "sql"),
     "PEER_LUA": str(SOURCE / "orders" / "api" / "sliding_window.lua"),
 }
-WIDE: Final = "-wide"  # what references with a connection for each client are called
-BEFORE: Final = "-before"  # what components of the other checkout are called
+WIDE: Final = "-wide"  # name suffix of references with a connection for each client
+BEFORE: Final = "-before"  # name suffix of components of the other checkout
 
 
 class RunPlan(NamedTuple):
@@ -85,7 +85,7 @@ class Testbed:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End everything, those that ask before those that answer."""
+        """Stop everything, clients before their servers."""
         for name in reversed(list(self._programs)):
             self._programs[name].stop()
 
@@ -100,7 +100,7 @@ class Testbed:
             program.await_ready()
 
     def vary(self, name: str, variant: str, variables: Mapping[str, str]) -> None:
-        """Make a component known that is another one with other settings."""
+        """Add a variant of a component, with other environment variables."""
         self._known[variant] = self._variant(self._known[name], variant, variables)
 
     def stop(self, name: str) -> None:
@@ -108,25 +108,25 @@ class Testbed:
         self._programs.pop(name).stop()
 
     def pause(self, name: str) -> None:
-        """Freeze one: it keeps its connections and does nothing."""
+        """Pause a process; it keeps its connections."""
         self._programs[name].pause()
 
     def resume(self, name: str) -> None:
-        """Let one that is frozen go on."""
+        """Resume a paused process."""
         self._programs[name].resume()
 
     def roles(self) -> dict[str, int]:
-        """Return the first process of everything that runs."""
+        """Return the root process of each running component."""
         return {
             name: program.pid for name, program in self._programs.items() if program.pid is not None
         }
 
     def url(self, name: str) -> str:
-        """Return where an HTTP component listens."""
+        """Return the URL of an HTTP component."""
         return f"http://{self._known[name].address}"
 
     def port(self, name: str) -> int:
-        """Return the port of one of the stack's own."""
+        """Return the port of a component of the stack."""
         return self.settings.ports[name]
 
     @property
@@ -141,7 +141,7 @@ class Testbed:
 
     @property
     def session_options(self) -> str:
-        """Give the options of our database sessions, for others to work under the same."""
+        """Return the options of our database sessions, so that others can use the same ones."""
         database_settings = load(DatabaseSettings, {"ORDERS_DATABASE_URL": self.database_url})
         return as_options(pinned(database_settings))
 
@@ -161,7 +161,7 @@ class Testbed:
         components["gthread"] = self._api(components["api"], "gthread", gthread)
         twice = {"ORDERS_API_WORKERS": str(2 * self._plan.processes)}
         components["api-twice"] = self._api(components["api"], "api-twice", twice)
-        # Who waits for a slow commit keeps a connection: with one for each client nobody queues.
+        # A request keeps its connection during a slow commit. With one per client, none waits.
         pools = {"": self._plan.processes, WIDE: self._plan.connections}
         for wide, connections in pools.items():
             name = f"reference{wide}"
@@ -200,7 +200,7 @@ class Testbed:
         return replace(_listening(variant, port), ready=ready)
 
     def _light(self, simulator: Component) -> Component:
-        """Put something in place of a simulator that costs little beside who calls it."""
+        """Replace a simulator by a version that needs little CPU compared with its caller."""
         return replace(
             simulator,
             argv=(PYTHON, "-m", "loadtest.bench.light", str(self.port(simulator.name))),
@@ -208,7 +208,7 @@ class Testbed:
         )
 
     def _reference(self, api: Component, name: str, connections: int) -> Component:
-        """One process a core, as asyncio wants it, with a number of connections in all."""
+        """Return the reference, with one process per core and `connections` in all."""
         port, cores = free_port(), os.cpu_count() or 1
         environment = {
             "PYTHONPATH": f"{_REPOSITORY}:{SOURCE}",
@@ -224,7 +224,7 @@ class Testbed:
         )
 
     def _go(self, api: Component, program: Path, name: str, connections: int) -> Component:
-        """One process that uses every core, with a number of connections to PostgreSQL."""
+        """Return the service in Go: one process, with a number of connections to PostgreSQL."""
         port = free_port()
         environment = {
             "PEER_ADDRESS": f"{HOST}:{port}",
@@ -243,7 +243,7 @@ def _listening(component: Component, port: int) -> Component:
 
 
 def until(holds: Callable[[], bool], within_s: float, every_s: float = 0.02) -> None:
-    """Wait for something to come true. Raises TimeoutError."""
+    """Wait until a condition holds. Raises TimeoutError."""
     end_s = time.monotonic() + within_s
     while not holds():
         if time.monotonic() > end_s:
@@ -252,7 +252,7 @@ def until(holds: Callable[[], bool], within_s: float, every_s: float = 0.02) -> 
 
 
 def wanted(subjects: Sequence[str], checkout: Path | None, *, go: bool) -> list[tuple[str, ...]]:
-    """Return what has to be started for some subjects, wave by wave."""
+    """Return the components that the subjects need, in the order of their start."""
     http = bool(set(subjects) - {"relay", "worker"})
     queues = bool({"relay", "worker", "whole"} & set(subjects))
     servers = ["postgres", "valkey", "inventory", *(["rabbitmq-epmd"] if queues else [])]

@@ -1,7 +1,7 @@
 """The load generators: C programs, so that they are not what is measured.
 
-pgbench comes with the locked PostgreSQL; wrk and redis-benchmark from the machine or, unpacked
-privately, from Debian.
+pgbench comes with the locked PostgreSQL. wrk and redis-benchmark come from the machine, or from
+Debian packages, unpacked privately.
 """
 
 import os
@@ -17,7 +17,7 @@ _RELEASE: Final = Release(
 
 
 def program(name: str) -> str:
-    """Name a generator. Raises debian.FetchFailed when it neither is here nor can be fetched."""
+    """Return the path of a generator. Raises debian.FetchFailed if it cannot be fetched."""
     return shutil.which(name) or str(_RELEASE.fetch() / "usr/bin" / name)
 
 

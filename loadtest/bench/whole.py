@@ -1,4 +1,4 @@
-"""Orders from POST to their very end: api, relay and worker at once, on one machine."""
+"""Orders from POST until they are settled: api, relay and worker at once, on one machine."""
 
 import time
 from functools import partial
@@ -10,14 +10,14 @@ from loadtest.bench.generators import Load, Throughput, wrk
 from loadtest.bench.subject import Bench, Benchmark, Contestant
 from loadtest.bench.testbed import BEFORE, until
 
-# A slice of POSTs lasts so many times as long as other slices: what waits is worked off after it.
+# How many times as long as others a slice of POSTs is. The backlog is worked off after it.
 _LONGER: Final = 2
 _WARM_S: Final = 1
 _WITHIN_S: Final = 300.0
 
 
 def benchmark(bench: Bench) -> Benchmark:
-    """Return the whole path as a subject; it has no bound but the machine."""
+    """Return the whole path as a subject; only the machine bounds it."""
     versions = {"straight": ""} | ({"before": BEFORE} if bench.testbed.compares else {})
     contestants = {label: _contestant(bench, version) for label, version in versions.items()}
     compared = [("straight", "before")] if bench.testbed.compares else []
@@ -41,7 +41,7 @@ def _contestant(bench: Bench, version: str) -> Contestant:
 
 
 def _taken(bench: Bench, version: str, seconds: int) -> Throughput:
-    """POST for some seconds, then wait for the last order: both count."""
+    """POST for some seconds, then wait for the last order; the rate includes both times."""
     newest = bench.database.newest()
     load = Load("post", 1, USERS, bench.plan.connections)
     began_s = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The worker, compared with pgbench on its statements: the rest is calls, messages and Python."""
+"""The worker, compared with pgbench that runs only its statements."""
 
 import time
 from collections.abc import Callable
@@ -9,32 +9,32 @@ from loadtest.bench.generators import Throughput
 from loadtest.bench.subject import Bench, Benchmark, Contestant
 from loadtest.bench.testbed import until
 
-# Sets come in bursts, so a slice has to be long beside one: so many times as long as others.
+# How many times as long as others a slice is, because sets are settled in bursts.
 _LONGER: Final = 3
 _WARM: Final = 200
-_FIRST: Final = 1000  # orders by which the number for a slice is found
+_FIRST: Final = 1000  # orders of the first measurement, which determines the number for a slice
 _WITHIN_S: Final = 300.0
 _CONNECTIONS: Final = 10  # the threads of a worker that takes orders one by one
-# While it is asked whether all have ended: a slice is longer by half of this, and no more.
+# The polling interval for the end of all orders. It adds half of this to a slice.
 _EVERY_S: Final = 0.05
 
 
 class _Share:
-    """How many orders one contestant gets for a slice: as many as it did a second, times that."""
+    """The number of orders of a contestant's slice, from its rate so far."""
 
     def __init__(self, bench: Bench) -> None:
         self._seconds = _LONGER * bench.plan.seconds
         self._rate = 0.0
 
     def number(self, measure: Callable[[int], Throughput]) -> int:
-        """Return it; the first time, `measure` some."""
+        """Return the number; the first call determines it with `measure`."""
         if not self._rate:
             self._rate = measure(_FIRST).rate
         # A multiple of what pgbench's connections share.
         return max(1, round(self._rate * self._seconds / _CONNECTIONS)) * _CONNECTIONS
 
     def note(self, throughput: Throughput) -> Throughput:
-        """Take in what a slice did, for the next one."""
+        """Record a slice's throughput, for the next slice."""
         self._rate = throughput.rate
         return throughput
 
@@ -48,7 +48,7 @@ def benchmark(bench: Bench) -> Benchmark:
 
 
 def _worked(bench: Bench, component: str) -> Contestant:
-    """Let all messages wait, then have the worker bring their orders to the very end."""
+    """Queue all messages, then let the worker settle their orders."""
     share, batches = _Share(bench), list[range]()
 
     def before() -> None:
@@ -82,7 +82,7 @@ def _drained(bench: Bench, component: str, orders: range) -> Throughput:
 
 
 def _stated(bench: Bench) -> Contestant:
-    """Do the same to the orders with statements alone."""
+    """Settle the orders with statements only."""
     share, batches = _Share(bench), list[range]()
 
     def before() -> None:

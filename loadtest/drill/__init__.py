@@ -1,1 +1,1 @@
-"""Alerts made to fire for real: `make alerts-drill` breaks a stack, one fault after the other."""
+"""`make alerts-drill`: breaks a stack, fault by fault, and shows which alerts fire."""

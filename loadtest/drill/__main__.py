@@ -17,14 +17,14 @@ from loadtest.drill.stack import SERVICES, SETTINGS, Stack
 from orderservice_observability.objectives import Objectives, Scope
 from orderservice_observability.written import files
 
-# Objectives are data: with these a fault of seconds is one of hours.
+# With these objectives a fault of seconds counts as one of hours.
 STRICT = Objectives(completion_seconds=5)
 WITHIN_S: Final = 120.0
 _ROW: Final = "  {:42} {:32} {:8} {:>7}  {}"
 
 
 class FaultResult(NamedTuple):
-    """What one fault did: the alerts that fired before it, and after how many seconds others."""
+    """The result of a fault: the alerts that fired before it, and the delay of the others."""
 
     fault: Fault
     before: set[str]
@@ -34,7 +34,7 @@ class FaultResult(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Break a stack and print a table; 0 if all alerts of the faults fired, 1 if one did not."""
     faults = _parser().parse_args(arguments).faults or FAULTS
-    for signal_number in (signal.SIGINT, signal.SIGTERM):  # the stack ends with us
+    for signal_number in (signal.SIGINT, signal.SIGTERM):  # so that the stack is stopped as well
         signal.signal(signal_number, lambda number, _: sys.exit(128 + number))
     began_s = time.monotonic()
 
@@ -84,15 +84,15 @@ def named(name: str) -> Fault:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Give the stack rules that wait for nothing: an argument of the generator, not an edit."""
+    """Return the variables of a stack whose alert rules fire without a waiting time."""
     rules = folder / "rules"
     rules.mkdir()
     for name, text in files(Scope("orders"), STRICT, every_s=1, patience="0s").items():
         (rules / name).write_text(text)
     extra = {"PYTHONPATH": str(SERVICES), "DEVSTACK_RULES": str(rules)}
-    # One long sweep: a stuck order stays stuck, and a breaker that opened stays open.
+    # One long sweep: a stuck order stays stuck, and an open breaker stays open.
     slow = {"ORDERS_WORKER_STALLED_AFTER_S": "600", "ORDERS_UPSTREAM_BREAKER_RESET_S": "30"}
-    # A meinheld process uses one connection at a time, of several: only threads can want them all.
+    # A meinheld process uses one connection at a time. Only gthread can use up the pool.
     threads = {
         "ORDERS_API_WORKER_CLASS": "gthread",
         "ORDERS_API_WORKERS": "1",

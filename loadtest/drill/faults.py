@@ -13,7 +13,7 @@ import requests
 from loadtest.drill.operator_metrics import Served
 from loadtest.drill.stack import Stack, Traffic, eventually
 
-SCRAPE_S: Final = 1  # how often Prometheus looks here
+SCRAPE_S: Final = 1  # Prometheus' scrape interval in the drill
 CUSTOMERS: Final = 24  # the api has 16 threads
 
 
@@ -50,22 +50,22 @@ def place(stack: Stack, count: int, **members: object) -> list[int]:
 
 
 def fill_the_queue(stack: Stack) -> None:
-    """Stop the worker and go on to take orders."""
+    """Stop the worker and place more orders."""
     stack.do("stop", "worker")
     place(stack, 150)
 
 
 def payment_fails(stack: Stack) -> None:
-    """Let Payment refuse everything for a while."""
+    """Make Payment fail every request, and place orders."""
     stack.simulator("payment", "PUT", "faults", {"errorRatio": 1, "errorStatus": 503})
     place(stack, 15)
 
 
 def ask_without_an_api(stack: Stack) -> None:
-    """Let the gateway answer for an api that is gone, over many scrapes.
+    """Send requests to the gateway without an api, over many scrapes.
 
-    Their share has to reach 1.44 % of all requests of the last hour. Only part of a burst is in a
-    sum of five-minute rates after a minute.
+    Failed requests must reach 1.44 % of all requests of the last hour. After a minute, a sum of
+    five-minute rates contains only part of a burst.
     """
     stack.do("stop", "api")
     for _ in range(15):
@@ -76,24 +76,24 @@ def ask_without_an_api(stack: Stack) -> None:
 
 
 def receiver_gone(stack: Stack) -> None:
-    """End orders while no notifier takes their notifications."""
+    """Complete orders while no notifier consumes their notifications."""
     stack.do("stop", "webhooks")
     place(stack, 15)
 
 
 def payment_hangs(stack: Stack) -> None:
-    """Let Payment capture the money and not answer."""
+    """Make Payment capture the money without answering."""
     stack.simulator("payment", "PUT", "faults", {"dropReplyRatio": 1})
     place(stack, 5)
 
 
 def payment_works(stack: Stack) -> None:
-    """Let Payment work again."""
+    """Remove Payment's faults."""
     stack.simulator("payment", "PUT", "faults", {})
 
 
 def outbox_waits(stack: Stack) -> None:
-    """Take orders without a broker."""
+    """Place orders without a broker."""
     stack.do("stop", "rabbitmq")
     place(stack, 5)
 
@@ -101,8 +101,8 @@ def outbox_waits(stack: Stack) -> None:
 def database_gone(stack: Stack) -> None:
     """Request orders without a database, over many scrapes.
 
-    For Prometheus, a counter that it first sees at 20 has not risen. Ten bad events in the long
-    window are a sum of five-minute rates, so 20 failures would take 150 s to reach it.
+    To Prometheus, a counter that begins at 20 has not risen. The limit of ten bad events applies to
+    a sum of five-minute rates, which 20 failures reach only after 150 s.
     """
     stack.do("stop", "postgres")
     for _ in range(15):
@@ -111,7 +111,7 @@ def database_gone(stack: Stack) -> None:
 
 
 def database_stands_still(stack: Stack) -> None:
-    """Stop the clock of both servers again and again while customers wait."""
+    """Pause both database servers repeatedly while customers wait."""
     customers = [
         partial(stack.order, user=700),
         partial(stack.request, "GET", "/api/orders/user/700"),
@@ -132,10 +132,10 @@ def database_stands_still(stack: Stack) -> None:
 
 
 def inventory_slow(stack: Stack) -> None:
-    """Let more customers wait for a slow Inventory than the api has threads.
+    """Make Inventory slow for more customers than the api has threads.
 
-    A rate over five minutes is there after four of them. Each order is of another customer and
-    another product: nobody is refused, and nothing is answered from memory.
+    The alert's rate over five minutes is high enough after four. Each order has its own customer
+    and product, so that the rate limit refuses none and no cache answers.
     """
     stack.simulator("inventory", "PUT", "faults", {"latencyMs": 200})
     deadline = time.monotonic() + 270
@@ -153,18 +153,18 @@ def inventory_slow(stack: Stack) -> None:
 
 
 def inventory_quick(stack: Stack) -> None:
-    """Let Inventory answer at once again."""
+    """Remove Inventory's latency."""
     stack.simulator("inventory", "PUT", "faults", {})
 
 
 class UnhappyOperator:
-    """The operator's own endpoint, with metrics of a broken resource that no cluster has."""
+    """The operator's admin endpoint, with metrics of a broken resource, without a cluster."""
 
     def __init__(self) -> None:
         self._served = Served(fails_every=2, watch_age_s=600)
 
     def make(self, stack: Stack) -> None:
-        """Let Prometheus find it."""
+        """Add the endpoint to Prometheus' targets."""
         self._served.__enter__()
         (stack.state / "prometheus" / "operator.json").write_bytes(self._served.targets())
 
@@ -175,7 +175,7 @@ class UnhappyOperator:
 
 
 def cache_gone(stack: Stack) -> None:
-    """Read and order without Redis."""
+    """Read and place orders without Redis."""
     order_id = stack.order(user=500).body["orderId"]
     stack.do("stop", "valkey")
     for _ in range(40):
@@ -188,7 +188,7 @@ def dead_letter(stack: Stack) -> None:
 
 
 def unrouted(stack: Stack) -> None:
-    """Send a message that no queue is bound for."""
+    """Publish a message that matches no binding."""
     publish(stack, "orders", "order.unheard_of.v1")
 
 
@@ -226,7 +226,7 @@ def started_at(stack: Stack) -> float:
 
 
 def all_quiet(stack: Stack) -> None:
-    """Let customers shop, so that there is something to lose."""
+    """Place orders for ten seconds, so that the metrics have values before the first fault."""
     with Traffic(stack, customers=1):
         time.sleep(10)
 
@@ -331,7 +331,7 @@ FAULTS: Final = (
             "OperatorWatchStalled",
         ),
     ),
-    # The last, as the worker will be busy with what was ordered.
+    # The last one, because afterwards the worker is busy with these orders.
     Fault(
         "inventory-slow",
         "Inventory is slow",
@@ -341,7 +341,7 @@ FAULTS: Final = (
     ),
 )
 
-# Alerts that no fault of a local stack brings about, and why.
+# Alerts that no fault of a local stack can cause, with the reason.
 ELSEWHERE: Final = {
     "OrderIntegrityViolated": "tests/integration/test_reconcile.py plants each kind of violation",
     "OrderReconciliationStale": "no drill waits for an hour",

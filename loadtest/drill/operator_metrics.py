@@ -23,7 +23,7 @@ CONDITIONS = {
 
 
 def resource() -> dict[str, Any]:
-    """Return an OrderService in a bad way, as the API server would hand it over."""
+    """Return a broken OrderService as the API server would return it."""
     manifest: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
     manifest["metadata"] |= {
         "namespace": "shop",
@@ -87,7 +87,7 @@ class Served:
         self.address = f"{host}:{port}"
 
     def _refresh(self) -> None:
-        """Look at the resource once for each scrape, and fail now and then."""
+        """Update the metrics at each scrape; some reconciliations fail."""
         self._looks += 1
         self.metrics.reconciles.labels(
             FAILED if self._looks % self._fails_every == 0 else DONE

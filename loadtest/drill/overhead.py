@@ -1,8 +1,8 @@
-"""What telemetry costs a request: CPU time with and without it (`make overhead`).
+"""The cost of telemetry per request: CPU time with and without it (`make overhead`).
 
-Measured around an application that does nothing, so that all of it is the middleware: ids, span,
-metrics, log line. CPU time of the thread that answers, the least of several rounds: other load
-hardly shows. The exporter's thread works later and elsewhere; what it needs is told apart.
+The application does nothing, so that only the middleware is measured: ids, span, metrics, log line.
+The figure is the CPU time of the request's thread, the lowest of several rounds, so that other load
+has little influence. The exporter's thread is measured separately.
 """
 
 import multiprocessing
@@ -36,7 +36,7 @@ def bare(_env: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes
 
 
 def spanned(env: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer as taking an order does: two spans below that of the request."""
+    """Answer with two child spans, as accepting an order does."""
     from orders.telemetry import tracing
 
     with tracing.span("CheckInventory"), tracing.span("SaveOrder"):
@@ -44,7 +44,7 @@ def spanned(env: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
 
 
 def request(traceparent: str) -> WSGIEnvironment:
-    """Make a request to take an order."""
+    """Return a WSGI environment of a request that places an order."""
     return {
         "REQUEST_METHOD": "POST",
         "PATH_INFO": "/api/orders",
@@ -53,10 +53,10 @@ def request(traceparent: str) -> WSGIEnvironment:
 
 
 def cost(application: WSGIApplication, *, sampled: bool) -> Cost:
-    """Return the least of all rounds."""
+    """Return the lowest cost of all rounds."""
     from orders.telemetry import tracing
 
-    tracing._ratio = float(sampled)  # the api decides by this share, whatever the flag says
+    tracing._ratio = float(sampled)  # the api samples by this share, independent of the flag
     rounds = [one_round(application, f"{PARENT}{int(sampled)}") for _ in range(ROUNDS)]
     return Cost(
         min(result.answering for result in rounds), min(result.exporting for result in rounds)
@@ -64,7 +64,7 @@ def cost(application: WSGIApplication, *, sampled: bool) -> Cost:
 
 
 def one_round(application: WSGIApplication, traceparent: str) -> Cost:
-    """Answer requests, and then wait until their spans are sent."""
+    """Answer requests, then wait until their spans are exported."""
     from opentelemetry import trace
 
     process, thread = time.process_time(), time.thread_time()
@@ -114,7 +114,7 @@ def main() -> None:
 
     tracing.configure("overhead")
     terminal = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # lines are written, and nobody reads them
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # log lines are written and dropped
     unsampled, sampled = measured("error")
     line = measured("info")[0].answering - unsampled.answering
     os.dup2(terminal, 1)

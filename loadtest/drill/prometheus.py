@@ -13,14 +13,14 @@ class Prometheus:
         self._stack, self._port = stack, stack.ports["prometheus"]
 
     def get(self, path: str, **query: str) -> Any:
-        """Ask the HTTP API. Raises AssertionError for an error and for a warning."""
+        """Query the HTTP API. Raises AssertionError for an error and for a warning."""
         reply = self._stack.request("GET", f"/api/v1/{path}?{urlencode(query)}", port=self._port)
         assert reply.status == 200, reply.body
         assert not reply.body.get("warnings"), reply.body
         return reply.body["data"]
 
     def samples(self, expression: str) -> list[dict[str, Any]]:
-        """Evaluate an expression now; samples that are not a number are none."""
+        """Evaluate an expression now; NaN samples are omitted."""
         answer = self.get("query", query=expression)
         series = (
             [{"value": answer["result"]}] if answer["resultType"] == "scalar" else answer["result"]

@@ -23,9 +23,9 @@ from loadtest.repeating import Repeating
 
 SERVICES = Path(__file__).parents[2] / "services"
 SETTINGS = {
-    # The chaos tests place more orders than a person may.
+    # The chaos tests exceed the default rate limit.
     "ORDERS_RATE_LIMIT_REQUESTS": "1000000",
-    # Small, so that what gets lost in a fault is found again within the test.
+    # Small, so that the sweeper emits lost orders again within the test.
     "ORDERS_WORKER_STALLED_AFTER_S": "20",
     "ORDERS_WORKER_SWEEP_S": "2",
     "ORDERS_UPSTREAM_TRY_TIMEOUT_S": "1",
@@ -78,13 +78,13 @@ class Stack:
         assert process.returncode == 0, process.stdout + process.stderr
 
     def process_environment(self) -> dict[str, str]:
-        """Return the variables that a process of the stack is given."""
+        """Return the environment variables of a process of the stack."""
         words = shlex.split(self.devstack("environment").stdout)
         variables = dict(word.split("=", 1) for word in words if word != "export")
         return self.environment | variables
 
     def orders(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run `orders ...` as a person would, with the stack's addresses."""
+        """Run the command `orders` with the stack's addresses."""
         return subprocess.run(
             [sys.executable, "-m", "orders", *arguments],
             env=self.process_environment(), capture_output=True, text=True, check=False,
@@ -119,14 +119,14 @@ class Stack:
             connection.close()
 
     def simulator(self, name: str, method: str, path: str, body: object = None) -> Any:
-        """Steer a simulator through its control interface."""
+        """Call a simulator's control interface."""
         reply = self.request(method, f"/control/{path}", body, port=self.ports[name])
         assert reply.status < 300, reply
         return reply.body
 
     @contextmanager
     def faults(self, name: str, **faults: float) -> Iterator[None]:
-        """Let a simulator misbehave inside the block."""
+        """Give a simulator faults during the block."""
         self.simulator(name, "PUT", "faults", faults)
         try:
             yield
@@ -188,7 +188,7 @@ class Stack:
 
 
 class Traffic:
-    """Customers that place orders while the block runs, as a good client does.
+    """Customers that place orders while the block runs, with correct retries.
 
     Each order carries an idempotency key and is sent again until it is accepted or refused. So
     `accepted` maps every key to the one order id on which all answers agreed.

@@ -1,4 +1,4 @@
-"""One request as a customer sends it: counted, judged, and decoded."""
+"""Sends requests as a customer: counts, checks and decodes the answers."""
 
 import time
 from collections.abc import Collection, Mapping
@@ -14,7 +14,7 @@ NO_ANSWER = 0
 
 
 class Reply(NamedTuple):
-    """An answer; status 0 when there was none."""
+    """An answer; its status is 0 if there was none."""
 
     status: int
     headers: Mapping[str, str]
@@ -29,7 +29,7 @@ class Client:
     """Send requests over a user's connections and count each under its name."""
 
     def __init__(self, session: FastHttpSession, tally: Tally) -> None:
-        """Take the session and where to count."""
+        """Take the session, and the tally that counts requests."""
         self.session, self._tally = session, tally
 
     def send(
@@ -44,7 +44,7 @@ class Client:
     ) -> Reply:
         """Send one request; a status that is not expected is a failure.
 
-        Answers with a status of `names` are counted under the name that stands there.
+        An answer whose status is in `names` is counted under that name instead of `name`.
         """
         start = time.perf_counter()
         with self.session.request(
@@ -64,5 +64,5 @@ class Client:
         return reply
 
     def wrong(self, name: str, fault: str) -> None:
-        """Count an answer that was well-formed but not true."""
+        """Count a well-formed answer with wrong contents."""
         self._tally.request(f"{name}: {fault}", NO_ANSWER, 0, failed=True)

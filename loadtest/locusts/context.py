@@ -22,7 +22,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def baggage(self) -> str:
-        """Give the mark of this run's traffic."""
+        """Return the `baggage` header that marks this run's traffic."""
         return baggage(self.scenario.name, self.run)
 
 

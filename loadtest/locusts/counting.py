@@ -1,6 +1,6 @@
-"""Count requests on a worker, so that the master can write them down second by second.
+"""Counts requests on a worker, so that the master can record them for each second.
 
-Locust's own statistics are totals since the start; a verdict wants the seconds of a fault apart.
+Locust's own statistics are totals since the start, but verdicts need single seconds, as of a fault.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ import msgspec
 
 from loadtest.purchase import Purchase
 
-# Two significant digits, as Locust rounds: bounded memory, 5 % of error at most.
+# Two significant digits, as Locust rounds: this bounds the memory; the error is at most 5 %.
 _DIGITS = 2
 
 
@@ -42,7 +42,7 @@ class Report(msgspec.Struct):
 
 
 class Tally:
-    """Requests and purchases that were not reported yet: emptied each second, never growing."""
+    """Requests and purchases that are not reported yet; each report empties it."""
 
     def __init__(self) -> None:
         self._names: dict[str, RequestCounts] = {}
@@ -63,7 +63,7 @@ class Tally:
         self._names.setdefault(name, RequestCounts()).note(status, took_ms, failed=failed)
 
     def purchase(self, purchase: Purchase) -> None:
-        """Keep a purchase that is over."""
+        """Keep a finished purchase for the next report."""
         self._purchases.append(purchase)
 
     def take(self) -> tuple[dict[str, RequestCounts], Iterable[Purchase]]:
@@ -80,5 +80,5 @@ def bucket(took_ms: float) -> int:
 
 
 def to_builtins(value: object) -> Any:
-    """Turn structs into what Locust's messages can carry."""
+    """Turn structs into types that Locust's messages can contain."""
     return msgspec.to_builtins(value, str_keys=True)

@@ -28,7 +28,7 @@ KINDS: Final[dict[str, Callable[[Journey], None]]] = {
     "deep-reader": reading.first_and_deep,
 }
 _log: Final = logging.getLogger(__name__)
-# Longer than the gateway's own limit (30 s): whose deadline it was is then never in doubt.
+# Longer than the gateway's timeout (30 s), so that a timeout here is not the gateway's.
 _ANSWER_WITHIN_S: Final = 35.0
 # Connections of one user, whose journeys may overlap; and journeys that a process may have open.
 _CONNECTIONS: Final = 1000
@@ -41,7 +41,7 @@ def made_for(run: Context) -> list[type[FastHttpUser]]:
 
 
 def _is_stopping(user: Any) -> bool:
-    """Return whether Locust waits for this user to come to an end."""
+    """Return whether Locust is stopping this user."""
     return bool(user._state == LOCUST_STATE_STOPPING)  # noqa: SLF001 nothing public says it
 
 
@@ -56,13 +56,13 @@ def _user(run: Context, crowd: Crowd) -> type[FastHttpUser]:
     journey = KINDS[crowd.kind]
 
     def go(user: Any) -> None:
-        # Who is to begin counts as asleep in Locust, which ends sleepers at once: let it do so now.
+        # Locust regards a new user as sleeping and stops it at once. Let it do so now.
         gevent.sleep(0)
         begin(user)
 
     def arrive(user: Any) -> None:
         if run.tally.busy < _MOST_OPEN:
-            gevent.spawn(begin, user)  # not the user's own: it is ended by nobody
+            gevent.spawn(begin, user)  # Locust does not end it together with the user
         else:
             Client(user.client, run.tally).wrong("arrivals", "more are open than can be driven")
 

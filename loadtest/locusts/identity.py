@@ -1,4 +1,4 @@
-"""Who a customer is to the service: a bearer token, and the mark of synthetic traffic."""
+"""A customer's identity: a bearer token, and the header that marks synthetic traffic."""
 
 import time
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ import urllib3
 
 TOKEN_LIFE_S: Final = 3600
 _EVERYTHING: Final = "orders:read orders:write orders:admin"
-# The share of a token's life after which it is asked for again.
+# The share of a token's lifetime after which it is renewed.
 _RENEWED_AT: Final = 0.8
 _POOL: Final = urllib3.PoolManager(timeout=urllib3.Timeout(connect=3, read=10), retries=2)
 
 
 class Signing(msgspec.Struct, frozen=True):
-    """The key that the service under test believes; a shared secret, or a private key in PEM."""
+    """The key that the service under test trusts: a shared secret, or a private key in PEM."""
 
     key: str
     algorithm: str = "HS256"
@@ -37,7 +37,7 @@ class Issuer:
     """An authorization server that gives the load test one token (OAuth 2 client credentials).
 
     All customers then have the same subject: the token needs `orders:admin` to act for them, and
-    the service's limit for one principal holds for all of them together.
+    the service's rate limit for one principal applies to all of them together.
     """
 
     def __init__(self, url: str, client: str, secret: str, audience: str | None = None) -> None:
@@ -47,7 +47,7 @@ class Issuer:
         self._token, self._until = "", 0.0
 
     def token(self, _subject: str, _scope: str) -> str:
-        """Return the token, a new one in time before it ends. Raises IssuerFailed."""
+        """Return the token; it is renewed before it expires. Raises IssuerFailed."""
         if time.monotonic() >= self._until:
             self._ask()
         return self._token
@@ -71,14 +71,14 @@ class IssuerFailed(Exception):
 
 class _Granted(msgspec.Struct):
     access_token: str
-    expires_in: float = 60.0  # where the issuer does not say
+    expires_in: float = 60.0  # if the issuer does not tell
 
 
 Tokens = Signing | Issuer
 
 
 def signing(environ: Mapping[str, str]) -> Tokens | None:
-    """Read `LOADTEST_TOKEN_*` or `LOADTEST_JWT_*`; with neither the service must run auth off."""
+    """Read `LOADTEST_TOKEN_*` or `LOADTEST_JWT_*`; without both, the service needs no tokens."""
     if url := environ.get("LOADTEST_TOKEN_URL"):
         return Issuer(
             url,
@@ -100,11 +100,11 @@ def signing(environ: Mapping[str, str]) -> Tokens | None:
 def headers(
     signing: Tokens | None, subject: str, baggage: str, scope: str = "orders:read orders:write"
 ) -> dict[str, str]:
-    """Give the headers that every request of a customer carries."""
+    """Return the headers of all requests of a customer."""
     authorization = {"Authorization": f"Bearer {signing.token(subject, scope)}"} if signing else {}
     return authorization | {"baggage": baggage}
 
 
 def baggage(scenario: str, run: str) -> str:
-    """Mark traffic as synthetic, after W3C Baggage, so that it can be told from customers'."""
+    """Return the W3C `baggage` header that distinguishes synthetic traffic from customers'."""
     return f"synthetic_request=true,loadtest.scenario={scenario},loadtest.run={run}"

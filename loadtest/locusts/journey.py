@@ -21,9 +21,9 @@ from loadtest.scenario import Crowd
 PRODUCTS: Final = range(101, 151)
 JSON: Final = {"Content-Type": "application/json"}
 _LARGEST_ID: Final = 2**53 - 1
-# Sent again with the same key: a race lost (409), not now (429, 5xx), or no answer at all.
+# Retried with the same key: conflict (409), rejected for now (429, 5xx), or no answer.
 AGAIN: Final = frozenset({0, 409, 429, 500, 502, 503, 504})
-# A change of an order: made, made before, refused with a reason.
+# Final answers to a change of an order: done, done before, refused with a reason.
 CHANGED: Final = (200, 202, 409)
 _TRIES: Final = 30
 _SUPPORTERS: Final = 500
@@ -37,7 +37,7 @@ class Accepted(msgspec.Struct, rename="camel"):
 
 
 class ProblemDocument(msgspec.Struct):
-    """A problem document: `reason` says why a change is refused, if it is refused for good."""
+    """A problem document; `reason` tells why a change is refused permanently."""
 
     reason: str | None = None
 
@@ -68,7 +68,7 @@ class Journey:
     def __init__(
         self, run: Context, crowd: Crowd, client: Client, *, closing: Callable[[], bool]
     ) -> None:
-        """Choose an identity; `closing` is true once the load ends: start no new purchase."""
+        """Choose an identity; once `closing` returns true, no new purchase starts."""
         self.run, self.crowd, self.client, self.closing = run, crowd, client, closing
         self.known_as(random.randint(1, _LARGEST_ID))
 
@@ -128,7 +128,7 @@ class Journey:
         return reply
 
     def buy(self, purchase: Purchase, refusals: tuple[int, ...] = (400,)) -> int | None:
-        """Send a purchase until it is answered for good; give the order's id if accepted."""
+        """Send a purchase until the answer is final; return the order's id if it was accepted."""
         for _ in range(_TRIES):
             reply = self.post("create", purchase, (202, 409, *refusals))
             if reply.status not in AGAIN:
@@ -139,7 +139,7 @@ class Journey:
         return purchase.order_ids[0] if purchase.order_ids else None
 
     def watch(self, purchase: Purchase, order_id: int, patience_s: float) -> None:
-        """Look at an order, ever less often, until it ends or patience does."""
+        """Poll an order, at growing intervals, until it ends or the time is over."""
         pause_s, deadline = 0.25, time.monotonic() + patience_s
         while time.monotonic() < deadline and not self.closing():
             gevent.sleep(pause_s)
@@ -161,7 +161,7 @@ class Journey:
     ) -> Reply:
         """Request a change of an order until the answer is final, or give up.
 
-        Without an Idempotency-Key among the headers it is sent once.
+        Without an Idempotency-Key among the headers, it is sent only once.
         """
         for _ in range(_TRIES if "Idempotency-Key" in headers else 1):
             reply = self.client.send(
@@ -173,12 +173,12 @@ class Journey:
         return reply
 
     def settle(self, purchase: Purchase) -> None:
-        """Report a purchase: whatever happened to it, also when this user is being stopped."""
+        """Report a purchase in every case, even while this user is being stopped."""
         self.run.tally.purchase(purchase)
 
 
 def refusal(reply: Reply) -> str | None:
-    """Return why a change was refused for good; None when it is worth asking again."""
+    """Return why a change was refused permanently; None if it can be retried."""
     return reply.decode(ProblemDocument).reason if reply.status == 409 else None
 
 

@@ -26,12 +26,12 @@ RUN = context.load()
 REPORT_EVERY_S = 1.0
 _SENT_WITHIN_S = 0.5
 locust.runners.WORKER_REPORT_INTERVAL = REPORT_EVERY_S
-# Seconds until a silent worker counts as gone: a busy machine makes one silent for longer than 3.
+# Seconds until a silent worker counts as lost. On a busy machine, 3 s would be too short.
 locust.runners.HEARTBEAT_LIVENESS = 30
 
 # Locust takes the user classes and the shape from the names of this module.
 globals().update({kind.__name__: kind for kind in made_for(RUN)})
-# By worker, on the master: what each last reported; and when the first user was there.
+# On the master: the last report of each worker, and the time of the first user.
 busy: dict[str, int] = {}
 began: list[float] = []
 Shape = shape_of(
@@ -43,18 +43,18 @@ Shape = shape_of(
 
 
 def on_init(environment: Environment, **_: Any) -> None:
-    """Connect the side that this process is on."""
+    """Register the listeners of a master or of a worker."""
     if isinstance(environment.runner, MasterRunner):
         write_down(environment, Path(os.environ["LOADTEST_OUT"]))
         return
-    # A worker, or Locust in one process, however it was started: it is what sends.
+    # A worker, or Locust in one process: the process that sends requests.
     environment.events.test_start.add_listener(leave_unless_allowed)  # type: ignore[no-untyped-call]
     if isinstance(environment.runner, WorkerRunner):
         report_from(environment)
 
 
 def leave_unless_allowed(environment: Environment, **_: Any) -> None:
-    """End this worker before it loads a host that is not to be: the master names it."""
+    """Stop this worker if the master names a host that is not allowed."""
     try:
         refuse_unless_allowed(environment.host or "", os.environ.get("LOADTEST_ALLOWED_HOSTS", ""))
     except SetupFailed as error:
@@ -62,11 +62,11 @@ def leave_unless_allowed(environment: Environment, **_: Any) -> None:
         if isinstance(environment.runner, WorkerRunner):
             environment.runner.send_message("quit")
             gevent.sleep(_SENT_WITHIN_S)
-        os._exit(ExitCode.SETUP)  # Locust survives an exception here and would go on
+        os._exit(ExitCode.SETUP)  # Locust would ignore an exception here
 
 
 def report_from(environment: Environment) -> None:
-    """Send with Locust's report of each second what happened since the one before."""
+    """Add the counts of the last second to Locust's report."""
     process = psutil.Process()
 
     def add(client_id: str, data: dict[str, Any]) -> None:
@@ -84,7 +84,7 @@ def report_from(environment: Environment) -> None:
 
 
 def write_down(environment: Environment, folder: Path) -> None:
-    """Append what workers report to two files, a JSON line each: nothing is kept in memory."""
+    """Append the reports of workers to two files, as JSON lines; nothing stays in memory."""
     timeline = (folder / "timeline.jsonl").open("ab", buffering=0)
     purchases = (folder / "purchases.jsonl").open("ab", buffering=0)
 

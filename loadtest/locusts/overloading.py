@@ -1,4 +1,4 @@
-"""Customers who come three times as fast as the service can take their orders."""
+"""Customers who place orders at three times the rate that the service can accept."""
 
 import random
 import time
@@ -11,13 +11,13 @@ from loadtest.locusts.journey import Journey
 from loadtest.phases import KNEE, OVERLOAD
 
 TIMES: Final = 3
-# The answer that says that there is no room now; nobody asks again, as most customers do not.
+# The answer of a service that sheds load. It is not retried, as most customers would not.
 _SHED: Final = 503
 _IDLE_S: Final = 0.1
 
 
 class Knee:
-    """How fast this process's customers were served while each waited for its answer."""
+    """The rate at which this process's customers were served while each waited for its answer."""
 
     def __init__(self) -> None:
         self.began_s: float | None = None
@@ -35,7 +35,7 @@ _knee: Final = Knee()
 def overload(journey: Journey) -> None:
     """Buy repeatedly; in the phase `overload` at three times that rate, without waiting.
 
-    The rate is this process's own: each of them brings its share of the load.
+    Each process measures its own rate and multiplies its own load.
     """
     if _knee.began_s is None:
         _knee.began_s = time.monotonic()
@@ -54,7 +54,7 @@ def overload(journey: Journey) -> None:
 
 
 def _arrive(journey: Journey, rate: float, deadline: float) -> None:
-    """Begin purchases at random moments, so many a second, whether or not others are answered."""
+    """Start `rate` purchases a second, at random moments, without waiting for answers."""
     group = Group()
     while time.monotonic() < deadline and rate > 0 and not journey.closing():
         gevent.sleep(random.expovariate(rate))

@@ -1,4 +1,4 @@
-"""Journeys of those who only read: one too often, one very far back."""
+"""Journeys of readers: one reads too often, one reads deep pages."""
 
 from typing import Final
 
@@ -9,7 +9,7 @@ from loadtest.locusts.shopping import next_page
 
 HOT_CUSTOMER: Final = 7
 _PAGE: Final = 20
-# A cursor belongs to a customer, not to a page size: large pages walk there faster.
+# A cursor is valid for any page size, so large pages reach the deep page faster.
 _STRIDE: Final = 100
 _DEPTH: Final = 2000 * _PAGE
 
@@ -18,7 +18,7 @@ _walking = BoundedSemaphore()
 
 
 def read_one_order(journey: Journey) -> None:
-    """Request one customer's list as fast as the pace allows; refusals are expected."""
+    """Request one customer's list as often as the scenario's pace allows; refusals are expected."""
     journey.known_as(HOT_CUSTOMER)
     reply = journey.get("hot", f"/api/orders/user/{HOT_CUSTOMER}", (200, 429))
     if reply.status == 429 and not str(reply.headers.get("Retry-After", "")).isdigit():
@@ -33,7 +33,7 @@ def first_and_deep(journey: Journey) -> None:
     seed = journey.run.scenario.seed
     if seed is None:
         raise ValueError("this kind of customer needs a scenario with a seed")
-    with _walking:  # one walks down, the others of this process wait for what it finds
+    with _walking:  # one user fetches the cursor, the others of this process wait for it
         deep = _deep.get(seed.customer) or _walk_down(journey, seed.customer)
     journey.headers = journey.as_staff()
     path = f"/api/orders/user/{seed.customer}?pageSize={_PAGE}"

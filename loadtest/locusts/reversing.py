@@ -1,4 +1,4 @@
-"""Journeys of those who want their money back: cancellations by many at once, refunds in parts."""
+"""Journeys with reversals: concurrent cancellations, and partial refunds."""
 
 import random
 from typing import Final
@@ -12,10 +12,10 @@ from loadtest.locusts.journey import JSON, Journey, refusal
 from loadtest.purchase import Cancellation, Purchase, Refund
 
 _PATIENCE_S: Final = 8.0
-# Payment answers within about this time in the scenario: the cancellations come all around it.
+# Payment's latency in the scenario: cancellations are sent before, at and after this time.
 _AROUND_PAYMENT_S: Final = 0.5
 _ACCEPTED: Final = (200, 202)
-_PART: Final = 0.45  # of the total; three of them are too many
+_PART: Final = 0.45  # of the total: three of them exceed it
 
 
 class Changed(msgspec.Struct):
@@ -25,7 +25,7 @@ class Changed(msgspec.Struct):
 
 
 def cancel(journey: Journey) -> None:
-    """Buy something and have it cancelled by several at once, around the moment of its payment."""
+    """Buy something and cancel it with concurrent requests, around the moment of its payment."""
     purchase = journey.purchase()
     try:
         order_id = journey.buy(purchase)
@@ -47,9 +47,9 @@ def _await_moment(journey: Journey, purchase: Purchase, order_id: int) -> None:
 
 
 def _cancel_at_once(journey: Journey, purchase: Purchase, order_id: int) -> None:
-    """Let the customer ask under one key, twice under another and without one; support too.
+    """Cancel as customer with one key, twice with a second key, and without a key; also as support.
 
-    Then once more under the key that was used twice: it is answered as before.
+    Then repeat the second key: the answer must be the same as before.
     """
     key_of_two, customer = f"{purchase.key}-twice", journey.headers
     callers = (
@@ -84,7 +84,7 @@ def _ask_to_cancel(
 
 
 def refund(journey: Journey) -> None:
-    """Buy something; support pays it back in parts, several at once, and at times all of it."""
+    """Buy something; support refunds it in concurrent parts, and sometimes the rest."""
     purchase = journey.purchase()
     try:
         order_id = journey.buy(purchase)
@@ -98,7 +98,7 @@ def refund(journey: Journey) -> None:
 
 
 def _refund_at_once(journey: Journey, purchase: Purchase, order_id: int) -> None:
-    """Request more than was paid: one part twice under one key, another under two keys."""
+    """Request refunds of more than was paid: one part twice with one key, another with two keys."""
     cents, staff = int(purchase.cents * _PART), journey.as_staff()
     keys = (f"{purchase.key}-{suffix}" for suffix in ("1", "1", "2", "3"))
     requests = [Refund(key=key, cents=cents) for key in keys]
@@ -111,7 +111,7 @@ def _refund_at_once(journey: Journey, purchase: Purchase, order_id: int) -> None
 
 
 def _finish(journey: Journey, purchase: Purchase, order_id: int) -> None:
-    """Leave it at that, pay the rest back, or let the customer cancel."""
+    """Do nothing, refund the rest, or cancel as the customer."""
     staff = journey.as_staff()
     match random.randrange(3):
         case 1:

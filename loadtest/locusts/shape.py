@@ -7,7 +7,7 @@ from locust import LoadTestShape
 
 from loadtest.scenario import Scenario
 
-# After the last step everybody finishes what they are at, and the workers report it.
+# After the last step, users finish their journeys and the workers report them.
 DRAIN_S = 40.0
 _LAST_REPORTS_S = 2.5
 
@@ -21,9 +21,9 @@ def shape_of(
 ) -> type[LoadTestShape]:
     """Make the class that Locust asks how many users there should be.
 
-    The time of the steps runs once a worker has `begun`: on a busy machine that takes a while.
-    `busy` counts the journeys under way: the test ends when there are none, not when the load does,
-    so that no purchase goes unreported. Once it is `aborted`, no new customers start.
+    The time of the steps starts when a worker has `begun`, which takes a while on a busy machine.
+    `busy` counts the running journeys. The test ends when there are none, so that all purchases are
+    reported. Once `aborted` returns true, no new customers start.
     """
     ends = list(accumulate(step.seconds for step in scenario.steps))
 
@@ -33,7 +33,7 @@ def shape_of(
         idle_since: float | None = None
 
         def tick(self) -> tuple[int, float] | None:
-            """Give users and spawn rate; None ends the test."""
+            """Return users and spawn rate; None ends the test."""
             if not begun():
                 return scenario.steps[0].users, scenario.steps[0].rate
             now: float = self.get_run_time()  # type: ignore[no-untyped-call]

@@ -1,15 +1,15 @@
-"""Journeys of those who buy."""
+"""Journeys of buyers."""
 
 from loadtest.locusts.journey import Journey, OrderView
 from loadtest.purchase import Purchase
 
-# Whoever still waits then is told by mail how it ended; the books are checked after the run.
+# After that a customer stops polling. The books are checked after the run.
 _PATIENCE_S = 8.0
 _ORDERS = 3
 
 
 def shop(journey: Journey) -> None:
-    """Buy a few things, see each to its end, read one again, look at the list, walk its pages."""
+    """Buy a few products, poll each order until it ends, read one again, then all list pages."""
     bought: list[Purchase] = []
     for _ in range(_ORDERS):
         purchase = _buy(journey, _PATIENCE_S)
@@ -39,7 +39,7 @@ def buy_and_leave(journey: Journey) -> None:
 
 
 def walk(journey: Journey, path: str | None) -> list[OrderView] | None:
-    """Follow the cursor to the end of the list; None when a page was not given."""
+    """Follow the cursor to the end of the list; return None if a page failed."""
     views: list[OrderView] = []
     while path:
         reply = journey.get("walk", path)

@@ -1,4 +1,4 @@
-"""A client that has lost its head: the same purchase many times at once."""
+"""A faulty client that sends the same purchase many times at once."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ _REPLAYED: Final = "Idempotency-Replayed"
 
 
 def storm(journey: Journey) -> None:
-    """Send one purchase many times at once, then once more, then another body under its key."""
+    """Send one purchase many times at once, then once more, then another body with its key."""
     purchase = journey.purchase()
     try:
         group = Group()

@@ -21,7 +21,7 @@ _PRIVATE: Final = {"Cache-Control": "private, no-cache"}
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 _TTL_MS: Final = 300_000
 _LIVE_TTL_MS: Final = 2_000
-_CACHE: Final = "orders:order:"  # where the service keeps orders, too
+_CACHE: Final = "orders:order:"  # the service's own keys
 
 PathId = Annotated[int, Path(ge=1, le=MAX_ID)]
 
@@ -137,7 +137,7 @@ def _problem(request: Request, status: int, detail: str, fields: dict[str, str])
 
 
 def _address(request: Request) -> str:
-    """Name who asks as the gateway saw them."""
+    """Return the client's address, as the gateway reported it."""
     forwarded = request.headers.get("x-forwarded-for")
     peer = request.client.host if request.client else ""
     return f"address:{forwarded.rpartition(',')[2].strip() if forwarded else peer}"

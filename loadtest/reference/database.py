@@ -11,9 +11,9 @@ import asyncpg
 from loadtest.reference.settings import Settings
 from orders.database.statements import statement
 
-# Before everything: where the first page begins.
+# The position of the first page.
 NEWEST_AT = dt.datetime(9999, 12, 31, tzinfo=dt.UTC)
-# The timeouts and the planner's orders of the service's own connections.
+# The timeouts and planner settings of the service's own connections.
 _SESSION = {
     "application_name": "reference",
     "statement_timeout": "5000",
@@ -42,7 +42,7 @@ async def connect(settings: Settings) -> "asyncpg.Pool[asyncpg.Record]":
     """Open a pool whose sessions have the service's settings."""
 
     async def keep(_connection: Any) -> None:
-        """Spare the round trip that resets a connection: nothing here changes its session."""
+        """Do not reset a connection: no statement changes its session. Saves a round trip."""
 
     return await asyncpg.create_pool(
         settings.database_url,

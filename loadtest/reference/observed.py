@@ -1,4 +1,4 @@
-"""What surrounds every request: ids, metrics, one log line. Plain ASGI, the cheapest way."""
+"""The middleware of every request: ids, metrics, one log line. Plain ASGI is the fastest way."""
 
 import datetime as dt
 import os

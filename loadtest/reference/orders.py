@@ -1,4 +1,4 @@
-"""Orders as they come, as they are stored and as they are shown."""
+"""Types of orders: the request, the row and the answer."""
 
 import base64
 import datetime as dt
@@ -38,7 +38,7 @@ class NewOrder(BaseModel):
 
 
 class OrderView(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
-    """An order as it is shown; the members in the order of the columns."""
+    """An order in an answer; its members have the order of the columns."""
 
     id: int
     user_id: int

@@ -1,4 +1,4 @@
-"""The rate limit: the service's own script, in one round trip with what else Redis is asked."""
+"""The rate limit: the service's own script, in one round trip with a read."""
 
 import hashlib
 import math

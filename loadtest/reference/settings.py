@@ -1,4 +1,4 @@
-"""What the reference reads from the environment: the variables of the service it stands beside."""
+"""The reference's settings; it reads the environment variables of the service."""
 
 import hashlib
 import os
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Settings(NamedTuple):
-    """Where the servers are, and how much is allowed. `pool_size` is for each process."""
+    """The addresses of the servers, and limits. `pool_size` is per process."""
 
     database_url: str
     redis_url: str
@@ -18,7 +18,7 @@ class Settings(NamedTuple):
 
 
 def load() -> Settings:
-    """Read all of it. Raises KeyError for an address that is missing."""
+    """Read the settings. Raises KeyError for a missing address."""
     environ = os.environ
     return Settings(
         database_url=environ["ORDERS_DATABASE_URL"],

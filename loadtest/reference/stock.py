@@ -1,4 +1,4 @@
-"""The question to Inventory at admission: 300 ms at most, remembered for a second."""
+"""The check of stock at admission: 300 ms at most, cached for a second."""
 
 import time
 
@@ -10,7 +10,7 @@ _BUDGET_S = 0.3
 
 
 class Stock:
-    """Asks for a product once a second and process."""
+    """Queries a product at most once a second in each process."""
 
     def __init__(self, url: str) -> None:
         timeout = aiohttp.ClientTimeout(total=_BUDGET_S)

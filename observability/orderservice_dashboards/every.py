@@ -1,4 +1,4 @@
-"""The dashboards."""
+"""The list of all dashboards."""
 
 from typing import Final
 

@@ -29,7 +29,7 @@ class Links(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A recording rule."""
+    """A recording rule: the name of its series, the expression and further labels."""
 
     record: str
     expr: str

@@ -1,4 +1,4 @@
-"""One module per server kind: what to write, what to run and when it is ready."""
+"""One module per kind of server: its files, its command and its readiness check."""
 
 from importlib.util import find_spec
 from pathlib import Path

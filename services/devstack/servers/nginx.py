@@ -17,7 +17,7 @@ from gateway import certificate, configuration
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """Where the gateway listens and which apis it uses; address:port, several apis by commas.
+    """The address of the gateway and those of its apis, as address:port, separated by commas.
 
     With `tls` it speaks TLS only.
     """
@@ -32,7 +32,7 @@ class Site:
 
 
 def component(site: Site, needs: tuple[str, ...] = ()) -> Component:
-    """Describe the gateway; ready when it answers, whatever the api's state. SIGQUIT drains it."""
+    """Describe the gateway; ready when it answers, even without an api. SIGQUIT drains it."""
     folder = unprivileged.folder(site.state, site.name)
     program = str(binary(site.state))
     port = int(site.listen.rpartition(":")[2])
@@ -55,7 +55,7 @@ def component(site: Site, needs: tuple[str, ...] = ()) -> Component:
 
 
 def metrics(site: Site, port: int) -> Component:
-    """Describe the process that counts the gateway's answers for Prometheus."""
+    """Describe the process that exports the gateway's metrics."""
     folder = unprivileged.folder(site.state, site.name)
     log = folder / configuration.ANSWERS_LOG
     return Component(

@@ -11,7 +11,7 @@ from devstack.servers import postgres
 
 HOST = postgres.HOST
 RELEASE = Release("pgbouncer", 1, ("pgbouncer",), r"lib.*", "pgbouncer")
-# The default configuration: it neither passes on nor ignores our session settings.
+# As in the default configuration, it neither forwards nor ignores our session settings.
 SETTINGS = """\
 [databases]
 * = host={host} port={port}

@@ -48,7 +48,7 @@ log_min_messages = warning
 log_line_prefix = '%m [%p] %q%a '
 timezone = 'UTC'
 """
-# Surviving the kill of a process does not need fsync, only surviving a power cut does.
+# Without fsync, data survives a killed process, but not a power failure.
 THROWAWAY = "fsync = off\nsynchronous_commit = on\nfull_page_writes = off\n"
 
 ACCESS = """\
@@ -62,7 +62,7 @@ ssl_cert_file = '{folder}/server.pem'
 ssl_key_file = '{folder}/server.key'
 jit = off
 """
-# Nobody is let in without TLS.
+# Connections without TLS are refused.
 ACCESS_WITH_TLS = ACCESS.replace("host ", "hostssl ")
 
 
@@ -76,7 +76,7 @@ class Programs(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """Where a PostgreSQL primary is and how to reach it; with `tls`, over TLS only."""
+    """The folder, port and password of a PostgreSQL primary; with `tls`, it accepts TLS only."""
 
     state: Path
     port: int
@@ -301,7 +301,7 @@ def command_line(pid: int) -> bytes:
 
 
 def answers(url: str) -> bool:
-    """Query a row once; for the readiness check, so an error means not yet."""
+    """Return whether a query succeeds; the readiness check calls it."""
     return scalar(url, "SELECT 1") == 1
 
 
@@ -312,7 +312,7 @@ def follows(url: str) -> bool:
 
 def scalar(url: str, query: str) -> object:
     """Return the single value of a query; None if the server does not answer."""
-    import psycopg  # other verbs than those that start servers need not wait for it
+    import psycopg  # imported here, because only verbs that start servers need it
 
     try:
         with psycopg.connect(url, connect_timeout=1, autocommit=True) as connection:

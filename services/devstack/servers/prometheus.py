@@ -18,9 +18,10 @@ from devstack.settings import RULES, Settings
 HOST = "127.0.0.1"
 PROCESSES = ("api", "gateway", "relay", "worker", "notifier")
 NAMESPACE, SERVICE, OPERATOR = "local", "orders-admin", "orderservice-operator"
-OPERATOR_ABSENT = "OperatorDown"  # fires where there is no operator, which the local stack has not
+OPERATOR_ABSENT = "OperatorDown"  # fires without an operator, as on the local stack
 RETENTION = "4d"  # the longest window of a rule is three days
-# Alerts of its first 5 s go to nobody, as it does not know Alertmanager yet; 1 minute by default.
+# Prometheus loses the alerts of its first 5 s, because it does not know Alertmanager yet.
+# It sends them again after this time, by default 1 minute.
 RESENT_AFTER = "5s"
 
 
@@ -57,12 +58,12 @@ def write_configuration(settings: Settings, folder: Path) -> None:
     if rules == RULES:
         rules = folder / "rules"
         write_rules(RULES, rules)
-    # JSON is YAML, too.
+    # JSON is valid YAML.
     (folder / "prometheus.yaml").write_bytes(msgspec.json.encode(configuration(settings, rules)))
 
 
 def write_rules(source: Path, target: Path) -> None:
-    """Copy the rules of a cluster without the alert that no operator runs."""
+    """Copy the rules of a cluster without the alert on an absent operator."""
     import yaml
 
     target.mkdir(exist_ok=True)

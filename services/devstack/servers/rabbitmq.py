@@ -1,7 +1,7 @@
 """RabbitMQ: a private node, apart from any broker of the machine, and its epmd.
 
 The Erlang machine is started directly. The package's scripts expect the package in /usr/lib, and
-put a shell between us and the process that signals must reach.
+their shell would receive our signals in place of the node.
 """
 
 import base64
@@ -42,7 +42,7 @@ KERNEL = (
 )
 
 # A message that has waited for its retry and meets a full queue is tried again after this time, in
-# ms. RabbitMQ's default of 180,000 would leave an order alone for up to six minutes.
+# ms. RabbitMQ's default of 180,000 would delay an order for up to six minutes.
 ADVANCED = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}].\n"
 
 
@@ -74,7 +74,7 @@ class Broker:
         return f"orders-{self.amqp_port}@localhost"
 
     def url(self, vhost: str = "%2F") -> str:
-        """Return the AMQP address as the services take it."""
+        """Return the AMQP URL for the services."""
         return self._amqp(USER, self.password, vhost)
 
     @property
@@ -149,7 +149,7 @@ def component(broker: Broker) -> Component:
         prepare=partial(prepare, broker),
         ready=partial(ready, broker),
         ready_within_s=180,
-        # Its stores are closed within a second of SIGTERM; it then idles 5 s before it ends.
+        # It closes its stores within a second of SIGTERM, and exits 5 s later.
         stop_within_s=3,
     )
 
@@ -212,7 +212,7 @@ def listeners(broker: Broker) -> dict[str, object]:
 
 
 def environment(broker: Broker) -> dict[str, str]:
-    """Return the variables that lead Erlang to the unpacked release and the node to its folder."""
+    """Return the variables with the folders of the unpacked release and of the node."""
     root, folder = erts().parents[1], broker.folder
     home = next(rabbitmq.RELEASE.fetch().glob(rabbitmq.SERVER))
     plugins = str(rabbitmq.RELEASE.fetch() / "plugins")

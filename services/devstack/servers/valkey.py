@@ -21,7 +21,7 @@ HOST = "127.0.0.1"
 
 USER = "orders"  # of the whole installation, for people and tools
 LOGIN_PREFIX = "devstack_"  # each process has a user of its own
-# AUTH needs no right, nor does HELLO since Redis 7. PING tells whoever asks that it is there.
+# AUTH needs no right, nor does HELLO since Redis 7. PING is for readiness checks.
 NOBODY = "on nopass resetkeys resetchannels -@all +ping"
 EVERYTHING = "~* &* +@all"
 
@@ -29,7 +29,7 @@ EVERYTHING = "~* &* +@all"
 class Access(NamedTuple):
     """The password of the installation's user, and the prefix of its keys.
 
-    `everything` has no limits, and no password for the default user: for measurements.
+    `everything`: all users have all rights, the default user without a password, for measurements.
     """
 
     password: str
@@ -57,7 +57,7 @@ class Access(NamedTuple):
 
 
 def url(port: int, access: Access | None = None, *, tls: bool = False) -> str:
-    """Return the address as the services take it."""
+    """Return the URL for the services."""
     login = "" if access is None else f"{USER}:{access.password}@"
     return _url(login, port, tls=tls)
 
@@ -82,7 +82,7 @@ def component(
 ) -> Component:
     """Describe a server that evicts when it is full and never saves.
 
-    Without `access` everybody may do everything. With `tls` it speaks only TLS.
+    Without `access`, clients need no password and have all rights. With `tls` it accepts only TLS.
     `further_options` are written with _ in place of -.
     """
     folder = state / name
