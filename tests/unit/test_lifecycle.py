@@ -72,6 +72,14 @@ def test_every_list_of_ended_or_open_statuses_in_sql_is_complete() -> None:
     assert ended >= 7, "the lists are written in another way: the search above must find them"
 
 
+def test_the_database_accepts_every_status_and_no_other() -> None:
+    """The newest migration with a CHECK on the status decides."""
+    files = sorted((Path(database.__file__).parent / "migrations").glob("*.sql"))
+    text = "".join(file.read_text() for file in files if ".rollback" not in file.name)
+    checks = re.findall(r"CHECK \(status IN \(([^)]*)\)", text)
+    assert set(re.findall(r"'(\w+)'", checks[-1])) == set(Status)
+
+
 @given(EVENTS)
 def test_no_sequence_of_events_charges_twice_or_revives_an_ended_order(
     events: list[tuple[Event, bool]],
