@@ -8,6 +8,7 @@ API costs no Redis call. Refused requests do not count, so that time is known ex
 """
 
 import contextlib
+import functools
 import hashlib
 import math
 import threading
@@ -34,6 +35,7 @@ from orders.settings import RateLimitSettings
 from orders.telemetry.metrics import RATELIMIT_DECISIONS, Tally
 
 _REFUSED_ENTRIES: Final = 10_000
+_KEYS: Final = 4_000  # ~1 MB for each policy
 
 
 class LimitDecision(msgspec.Struct, frozen=True):
@@ -71,6 +73,8 @@ class Counter:
         self._item = RateLimitItemPerSecond(requests, self._window_s, name)
         # Only the principal's part of a key changes.
         self._key_parts = self._item.key_for("\0").split("\0")
+        # Where a principal is counted. Kept, because a digest is a fifth of a decision's cost.
+        self.key = functools.lru_cache(maxsize=_KEYS)(self._key)
         self._window_ms = self._window_s * 1000
         self.windows = RedisWindows(redis, requests, self._window_s, wake)
         self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
@@ -83,8 +87,7 @@ class Counter:
             for decision in ("allowed", "refused", "fallback_allowed", "fallback_refused")
         }
 
-    def key(self, principal: str) -> str:
-        """Return where a principal is counted."""
+    def _key(self, principal: str) -> str:
         digest = hashlib.blake2b(principal.encode(), digest_size=16).hexdigest()
         return digest.join(self._key_parts)
 

@@ -38,6 +38,7 @@ STDOUT: Final = 1
 STDERR: Final = 2
 _Facts = Callable[[WrappedLogger, str, EventDict], EventDict]
 _log = structlog.get_logger()
+_encoder: Final = msgspec.json.Encoder(enc_hook=repr)
 # Writes a line without structlog; None before `configure`, and on a terminal.
 _write: Callable[[str, EventDict], None] | None = None
 
@@ -123,7 +124,7 @@ def _facts(process: str) -> _Facts:
 
 
 def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
-    return msgspec.json.encode(event, enc_hook=repr) + b"\n"
+    return _encoder.encode(event) + b"\n"
 
 
 class DailyFile:

@@ -41,8 +41,6 @@ from orders.api.server.connections import idle_for, open_connections, shut_for_r
 MAX_BODY_BYTES = 1024 * 1024
 # meinheld reserves 24 bytes for each possible descriptor, and stops serving without a free one.
 MAX_DESCRIPTORS = 65_536
-_GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
-_hang_up = select.poll()
 _abandoned = Counter(
     "http_server_abandoned_requests_total",
     "Requests that were not worked on because their client had gone.",
@@ -157,14 +155,11 @@ def _is_gone(client: Any) -> bool:
     its client does. A client that only shuts its sending side counts as gone,
     too; no proxy does that.
     """
-    descriptor = client.get_fd()
-    _hang_up.register(descriptor, _GONE)
-    hung_up = bool(_hang_up.poll(0))
-    _hang_up.unregister(descriptor)
-    if hung_up:
-        client.set_closed(1)
-        _abandoned.inc()
-    return hung_up
+    if not client.has_gone():
+        return False
+    client.set_closed(1)
+    _abandoned.inc()
+    return True
 
 
 class _ErrorLog:
