@@ -524,7 +524,8 @@ def set_config(session: Mapping[str, str], *, local: bool) -> bytes:
 
 def as_options(session: Mapping[str, str]) -> str:
     """Return settings in the form of libpq's `options`."""
-    return " ".join(f"-c {name}={_escaped(value)}" for name, value in session.items())
+    escapes = str.maketrans({"\\": r"\\", " ": r"\ "})
+    return " ".join(f"-c {name}={value.translate(escapes)}" for name, value in session.items())
 
 
 def connection_arguments(settings: DatabaseSettings, application: str) -> dict[str, Any]:
@@ -542,10 +543,6 @@ def connection_arguments(settings: DatabaseSettings, application: str) -> dict[s
         "keepalives_count": 3,
         "tcp_user_timeout": 10_000,
     }
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace(" ", "\\ ")
 
 
 def primary(settings: DatabaseSettings, url: str | None = None) -> Server:

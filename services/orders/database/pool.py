@@ -72,7 +72,7 @@ class Pool:
         self._distrusted_at_s = self._answered_at_s = self._passed_at_s = float("-inf")
         self._closing = threading.Event()
         self._heartbeat = threading.Thread(target=self._beat, name="pool-heartbeat", daemon=True)
-        self._wakeup = Wakeup(self._notify)
+        self._wakeup = Wakeup(partial(self.execute, "wake_relay", {}))
         self._kept = _Kept()
         kind = PooledConnection if self._server.pooled else Connection
         arguments: Mapping[str, Any] = {
@@ -257,10 +257,6 @@ class Pool:
         """Have the relay woken, after the commit of a statement that returned `relay_sleeps`."""
         self._wakeup.due()
 
-    def _notify(self) -> None:
-        with self.connection() as connection:
-            connection.execute(statement("wake_relay"))
-
     def ping(self) -> None:
         """Check the server.
 
@@ -391,7 +387,7 @@ class Wakeup:
     No caller waits for it. A lost wake-up costs the time until the relay's next query.
     """
 
-    def __init__(self, send: Callable[[], None]) -> None:
+    def __init__(self, send: Callable[[], object]) -> None:
         self._send = send
         self._due = threading.Event()
         self._closing = threading.Event()

@@ -118,7 +118,9 @@ class RefundRequests:
         change = transition(order.status, Event.REFUND_REQUESTED)
         if change is None:
             raise NotRefundable(Unrefundable.NOT_COMPLETED)
-        answer = self._accepted(order, request.amount)
+        body = self._answer.body % (order.id, f"{request.amount:.2f}")
+        location = self._answer.location % order.id
+        answer = StoredAnswer(202, body.encode(), location, etag(order.version + 1))
         arguments = {
             **use.arguments,
             "id": order.id,
@@ -132,8 +134,8 @@ class RefundRequests:
             "actor": SUPPORT,
             "note": request.note,
             "code": answer.status,
-            "body": answer.body.decode(),
-            "location": answer.location,
+            "body": body,
+            "location": location,
             "etag": answer.etag,
             "correlation_id": context.correlation_id,
             "traceparent": context.traceparent,
@@ -150,11 +152,6 @@ class RefundRequests:
             order, version=version, updated_at=updated_at, refund_pending=True
         )
         return Requested(answer, changed)
-
-    def _accepted(self, order: Order, amount: Decimal) -> StoredAnswer:
-        body = self._answer.body % (order.id, f"{amount:.2f}")
-        location = self._answer.location % order.id
-        return StoredAnswer(202, body.encode(), location, etag(order.version + 1))
 
 
 def _check(account: _Account, request: RefundCommand) -> None:
