@@ -1,4 +1,4 @@
-"""schemathesis: requests made from the OpenAPI document, and answers held against it."""
+"""schemathesis: makes requests from the OpenAPI document and compares the answers with it."""
 
 import os
 import subprocess

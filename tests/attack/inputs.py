@@ -33,7 +33,7 @@ _WRITER: Final = json.JSONEncoder()  # writes lone surrogates and numbers of any
 class Input(NamedTuple):
     """What is sent: one whole request, or pieces of a stream that may be anything.
 
-    `once`: pieces that hold one request; whoever answers twice has read them as two.
+    `once`: the pieces are one request; a server that answers twice has read them as two.
     """
 
     kind: str
@@ -238,7 +238,7 @@ def _token(chance: Chance, _fields: list[str]) -> bytes:
 
 
 def signed(header: dict[str, Any], content: dict[str, Any]) -> str:
-    """Sign whatever it is, as a careless or a hostile issuer would."""
+    """Sign any header and content, as a careless or a hostile issuer would."""
     head = ".".join(_part(text) for text in (header, content))
     mac = hmac.digest(SECRET.encode(), head.encode(), "sha256")
     return f"{head}.{_base64(mac)}"

@@ -37,7 +37,7 @@ def request(method: str, target: str, fields: Iterable[str | bytes], body: bytes
 
 
 class Wire:
-    """A kept connection, opened anew once the server has closed it."""
+    """A kept connection, opened again once the server has closed it."""
 
     def __init__(self, port: int) -> None:
         self._port = port

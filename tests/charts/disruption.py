@@ -48,7 +48,7 @@ def _autoscalers(manifests: list[Manifest]) -> Iterator[str]:
 def _bounds(manifests: list[Manifest], workload: Manifest) -> tuple[int, float]:
     """Return how many pods a workload has at least and at most.
 
-    One without a number has as many as somebody outside of the manifests sets.
+    A workload without a number has as many as an autoscaler or a person sets.
     """
     for kind, fewest, maximum in (
         ("HorizontalPodAutoscaler", "minReplicas", "maxReplicas"),

@@ -1,4 +1,4 @@
-"""What every workload of the platform keeps, whatever the values say."""
+"""Rules that every workload of the platform obeys with any values."""
 
 from collections.abc import Iterator
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""What people are told to do before and after an installation is what the charts need."""
+"""The instructions before and after an installation name what the charts need."""
 
 import shutil
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def read(spec: Any) -> Iterator[str]:
 def test_people_make_exactly_the_secrets_that_the_chart_does_not(
     helm4: Helm, environment: str
 ) -> None:
-    """Helm refuses to install over a Secret that somebody else made."""
+    """Helm refuses to install over a Secret that it did not create."""
     manifests = helm4.template(ENVIRONMENT, *values_of(environment))
     by_chart = {
         manifest["metadata"]["name"] for manifest in manifests if manifest["kind"] == "Secret"

@@ -1,4 +1,4 @@
-"""Customers who buy while a block runs, and the books they are held against afterwards."""
+"""Customers who buy while a block runs, and the books that their orders must agree with."""
 
 import itertools
 import time

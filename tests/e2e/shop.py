@@ -94,7 +94,7 @@ class Shop:
         return sorted(node["metadata"]["name"] for node in free)
 
     def restarts(self, pod: str) -> int:
-        """Count how often a pod's containers were started anew."""
+        """Count how often a pod's containers were restarted."""
         status = self.api.get("v1", "pods", self.namespace, pod)["status"]
         return sum(int(entry["restartCount"]) for entry in status["containerStatuses"])
 
@@ -176,7 +176,7 @@ class Shop:
         return answer.headers["Location"]
 
     def status(self, order: str) -> str:
-        """Return where an order stands."""
+        """Return an order's status."""
         return str(requests.get(self.url("api", order), timeout=30).json()["status"])
 
     def faults(self, simulator: str, **faults: float) -> None:

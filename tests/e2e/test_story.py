@@ -1,4 +1,4 @@
-"""From nothing to orders on real pods, and back to nothing: each test goes on from the last."""
+"""From an empty cluster to orders on real pods and back; each test continues the previous one."""
 
 from collections.abc import Callable
 from functools import partial

@@ -141,7 +141,7 @@ def nothing_twice(record: Record, counter: Counter[str]) -> Iterator[Violation]:
 
 
 def contents_intact(record: Record, counter: Counter[str]) -> Iterator[Violation]:
-    """Find orders in the database with somebody else's contents."""
+    """Find orders in the database that have another order's contents."""
     for mark, rows in record.rows.items():
         for row in rows:
             counter[LOOKED] += 1
@@ -223,7 +223,7 @@ def _missing(entry: Entry, written: Sequence[Entry]) -> Iterator[Violation]:
 
 
 def visible_soon(record: Record, counter: Counter[str]) -> Iterator[Violation]:
-    """Find reads of a version older than somebody saw more than a second before.
+    """Find reads of a version older than one that a client saw more than a second before.
 
     While Redis is out a process may answer from its own memory for longer.
     """

@@ -47,7 +47,7 @@ class Pace(NamedTuple):
 
 
 def order_of(mark: int, user: int) -> dict[str, Any]:
-    """Return the body of the order that a mark stands for."""
+    """Return the body of the order with this mark."""
     decline = "decline-" if mark % _DECLINE_EVERY == 0 else ""
     return {
         "userId": user,
@@ -64,7 +64,7 @@ def mark_of_total(total: Any) -> int:
 
 
 def mark_of_product(product_id: int) -> int:
-    """Return the mark of an order of this product; not positive if it is nobody's."""
+    """Return the mark of an order of this product; zero or negative if no client has it."""
     return product_id - _PRODUCTS
 
 
@@ -82,7 +82,7 @@ class Customer:
         self.stopping = threading.Event()
 
     def shop(self) -> None:
-        """Place and look until told to stop."""
+        """Place and read orders until `stop` is set."""
         while not self.stopping.is_set():
             order = self.place(with_key=self._chance.random() < 0.6)
             if order is not None:

@@ -137,7 +137,7 @@ def dead_letters(stack: Stack) -> dict[str, int]:
 
 
 def purge_dead_letters(stack: Stack) -> None:
-    """Drop what one run left behind, so that it is not held against the next."""
+    """Delete the data of one run, so that it cannot fail the next."""
     connection = pika.BlockingConnection(pika.URLParameters(stack.broker.url()))
     try:
         for name, number in dead_letters(stack).items():

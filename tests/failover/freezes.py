@@ -185,7 +185,7 @@ def freeze(stack: Stack, history: History, kind: str) -> Outcome:
 
 
 def judge(history: History, told_at_s: dict[int, float], outcome: Outcome) -> None:
-    """Fill in from the histories when work went on for everybody, and what came late."""
+    """Add from the histories when all clients were served again, and what came late."""
     fault = history.faults[-1]
     first_told_s = math.inf
     first_write_s: dict[int, float] = {entry.client: math.inf for entry in history.entries}

@@ -73,7 +73,7 @@ def failing(stack: Stack, simulator: str, status: int) -> Iterator[None]:
 
 @contextmanager
 def away(stack: Stack, *names: str) -> Iterator[None]:
-    """Cut off whatever is behind some proxies: connections are reset, new ones refused."""
+    """Cut off the servers behind some proxies: connections are reset, new ones refused."""
     for name in names:
         stack.proxies[name].cut()
     try:

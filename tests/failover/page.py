@@ -61,7 +61,7 @@ def _line(entry: Entry) -> str:
 
 
 def gaps(record: Record) -> list[tuple[Fault, float, float, float]]:
-    """Return for each promotion how long nobody could write, and how long not everybody.
+    """Return for each promotion how long no client could write, and how long some could not.
 
     Seconds: from the fault to the first 202, from the promotion to the first 202, and from the
     promotion until every client had one. Infinite when it did not happen before the next fault.

@@ -20,17 +20,17 @@ Say = Callable[[str], None]
 
 
 def kill(stack: Stack) -> None:
-    """Kill the primary: its kernel says so to everybody."""
+    """Kill the primary; its kernel closes all connections."""
     stack.databases.leader.program.kill()
 
 
 def freeze(stack: Stack) -> None:
-    """Stop the primary's processes: its kernel goes on taking connections and bytes."""
+    """Stop the primary's processes; its kernel still accepts connections and bytes."""
     stack.databases.leader.program.pause()
 
 
 def cut(stack: Stack) -> None:
-    """Drop all packets to the primary, which lives on."""
+    """Drop all packets to the primary, which keeps running."""
     stack.databases.primary.freeze()
 
 
@@ -38,7 +38,7 @@ FAULTS: Final = {"kill -9": kill, "SIGSTOP": freeze, "cut": cut}
 
 
 def crowd(stack: Stack, history: History, size: int, pace: Pace | None = None) -> Crowd:
-    """Make customers that nobody has seen before."""
+    """Make customers without earlier orders."""
     return Crowd(stack.door.port, history, size, _marks, next(_users), pace)
 
 
@@ -86,7 +86,7 @@ def promote_in_turn(
 
 
 def _written(customers: Crowd, since_s: float) -> str:
-    """Wait until every client has written again; a run goes on if they cannot."""
+    """Wait until every client has written again; the run continues if they cannot."""
     try:
         took_s = wait(lambda: customers.all_wrote_since(since_s), _WRITTEN_AGAIN_WITHIN_S, "writes")
     except NotInTime:

@@ -1,4 +1,4 @@
-"""A TCP proxy that can be told to cut, freeze, delay, or to lead somewhere else.
+"""A TCP proxy that can cut, freeze or delay connections, or lead them to another port.
 
 All proxies of a run share one event loop in a thread of their own. The verbs may be called from any
 thread, and have taken effect when they return.
@@ -74,7 +74,7 @@ class Proxy:
         """Lead new connections elsewhere, as a moved address does; old ones stay as they are.
 
         Several ports take turns; none refuses new connections. A connection that is frozen remains
-        so: nobody tells its client that the address moved.
+        so, because its client does not learn that the address moved.
         """
         self._do(lambda: self._point(targets))
 
@@ -176,7 +176,7 @@ class Proxies:
         self._thread.start()
 
     def to(self, target: int) -> Proxy:
-        """Make a proxy to a port of this machine; nobody needs to listen there yet."""
+        """Make a proxy to a port of this machine; no server needs to listen there yet."""
         listener = socket.create_server((HOST, 0))
         proxy = Proxy(self._loop, listener, target)
         asyncio.run_coroutine_threadsafe(proxy.serve(), self._loop).result(10)

@@ -7,9 +7,9 @@ from orders.domain.lifecycle import TERMINAL
 
 
 def settled(stack: Stack, history: History, within_s: float) -> tuple[Evidence, float]:
-    """Wait until every order ended and was told; return what there is then, and after how long.
+    """Wait until every order ended and was announced; return the state and the time it took.
 
-    Returns what there is at the end of the time, too: the checker says what is wrong with it.
+    After the longest time it returns the state, too: the checker names what is wrong.
     """
     marks = {entry.mark for entry in history.snapshot() if entry.mark is not None}
     last: list[Evidence] = []

@@ -1,4 +1,4 @@
-"""A process that is frozen for a minute holds nobody up."""
+"""A process that is frozen for a minute delays no other."""
 
 from collections.abc import Callable, Iterator
 

@@ -30,7 +30,7 @@ def on() -> Iterator[Stack]:
 
 
 def accepted(on: Stack, history: History) -> list[Accepted]:
-    """Place orders that nobody works on, and wait until the standby has them."""
+    """Place orders without a worker, and wait until the standby has them."""
     on.proxies["rabbitmq"].cut()
     [customer, *_] = promotions.crowd(on, history, 1).customers
     orders = [customer.place(with_key=True) for _ in range(ORDERS)]

@@ -28,7 +28,7 @@ def settings_of(vhost: Vhost, heartbeat_s: int = 20) -> MessagingSettings:
 
 
 def prepare(vhost: Vhost, **rules: Any) -> None:
-    """Apply the topology, with short waits unless told otherwise."""
+    """Apply the topology, by default with short waits."""
     management = Management(vhost.management_url, vhost.name)
     apply.apply(management, topology.desired(vhost.name, **{"tiers": SHORT_TIERS, **rules}))
     management.close()
@@ -71,7 +71,7 @@ class Broker:
         return None if method is None else (properties, contents)
 
     def take_all(self, queue: str) -> list[tuple[BasicProperties, bytes]]:
-        """Remove and return what a queue holds to which nobody publishes meanwhile."""
+        """Remove and return all messages of a queue; call it while no process publishes to it."""
         ready = islice(self.channel.consume(queue, auto_ack=True), self.count(queue))
         messages = [(properties, contents) for _, properties, contents in ready]
         self.channel.cancel()

@@ -1,4 +1,4 @@
-"""What a cache has of an order, whatever the database knows."""
+"""Read what a cache has of an order, without the database."""
 
 from orders.cache.orders import CachedOrder, OrderCache
 

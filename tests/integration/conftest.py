@@ -192,7 +192,7 @@ def redis_url(valkey: Server) -> str:
 
 @pytest.fixture
 def principal() -> str:
-    """Give somebody whom no limit of requests has counted yet."""
+    """Return a user whose requests no rate limit has counted yet."""
     return f"user:{next(_principals)}"
 
 

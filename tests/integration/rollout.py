@@ -176,7 +176,7 @@ class Rollout:
         return "".join(pod.log.read_text() for pod in self._started)
 
     def kill(self) -> None:
-        """End whatever still runs."""
+        """Stop the processes that still run."""
         for pod in self._started:
             pod.stop()
         for pod in self._started:

@@ -1,4 +1,4 @@
-"""Orders planted as they may stand in the database, in Payment and in Inventory."""
+"""Writes orders in any state into the database, Payment and Inventory."""
 
 import contextlib
 import io
@@ -110,7 +110,7 @@ class Shop:
         *,
         declined: bool = False,
     ) -> None:
-        """Have Payment capture, whatever the database knows."""
+        """Let Payment capture, without the database."""
         method = "decline" if declined else "card"
         content = {"orderId": order_id, "amount": float(amount), "paymentMethod": method}
         status, answer = self.payment.send(
@@ -119,7 +119,7 @@ class Shop:
         assert status == 200, answer
 
     def refund(self, order_id: int, attempt_id: str | None = None, amount: Decimal = TOTAL) -> None:
-        """Have Payment pay back, whatever the database knows."""
+        """Let Payment refund, without the database."""
         content = {"orderId": order_id, "amount": float(amount)}
         status, answer = self.payment.send("PUT", f"/refunds/{attempt_id or uuid.uuid4()}", content)
         assert status == 200, answer
@@ -134,7 +134,7 @@ class Shop:
             assert status == 200, answer
 
     def sold(self, **order: Any) -> int:
-        """Plant a completed order that everybody agrees on."""
+        """Write a completed order on which all books agree."""
         order_id = self.order(**order)
         self.attempt(order_id)
         self.units(order_id, "commit")

@@ -1,4 +1,4 @@
-"""The admin server on a real port: it answers probes whatever other clients do."""
+"""The admin server on a real port: other clients cannot keep it from answering probes."""
 
 import http.client
 import socket

@@ -1,4 +1,4 @@
-"""The api's admin process: probes and metrics of a gunicorn, whatever its workers are busy with."""
+"""The api's admin process: probes and metrics of gunicorn, also while its workers are busy."""
 
 import os
 import select

@@ -286,7 +286,7 @@ def test_tls_is_within_the_budget_too(redis_url: str, tmp_path: Path) -> None:
 
 @contextmanager
 def served(serve: Callable[[socket.socket], None]) -> Iterator[str]:
-    """Run a server that does as told with each connection; yields its URL."""
+    """Run a server that calls a function with each connection; yields its URL."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def run() -> None:

@@ -447,7 +447,7 @@ def test_migrating_twice_at_once_applies_each_migration_once(postgres: Postgres)
 
 
 def test_threads_share_one_connection_and_none_of_them_is_passed_over(database: Database) -> None:
-    """The connection that is kept beside the pool goes back to it as soon as somebody waits."""
+    """The connection that is kept beside the pool returns to it as soon as a thread waits."""
     options = settings.DatabaseSettings(url=database.url, pool_size=1, connect_timeout_s=5)
     shared = Pool(database.url, options, "shared")
     shared.open()

@@ -261,7 +261,7 @@ def test_a_statement_does_not_wait_for_a_server_that_another_has_replaced(server
 
 
 def test_open_connections_to_a_replaced_server_are_not_used(servers: Pair) -> None:
-    """The former primary was not fenced: it takes writes still, from whoever has a connection."""
+    """The former primary was not fenced: it still accepts writes on open connections."""
     with proxies() as group:
         proxy = group.to(port_of(servers.primary.url))
         url = servers.primary.url.replace(f":{port_of(servers.primary.url)}/", f":{proxy.port}/")

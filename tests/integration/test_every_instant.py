@@ -175,7 +175,7 @@ class Case:
                 handle(message)
 
     def settle(self) -> None:
-        """Have the order's messages handled, then whatever the sweeper still emits."""
+        """Handle the order's messages, then those that the sweeper still emits."""
         self.handle()
         for _ in range(3):
             emitted = self.rows("SELECT count(*) FROM outbox WHERE type = 'order.stalled.v1'")
@@ -275,7 +275,7 @@ class Case:
 
 
 class Cache:
-    """Is told of every version, and does nothing."""
+    """A cache that ignores every version."""
 
     def changed(self, _orders: object) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What answers in the place of RabbitMQ's management API is said to be none, whatever it says."""
+"""A server in the place of RabbitMQ's management API is reported as such, with any answer."""
 
 import threading
 from collections.abc import Iterator

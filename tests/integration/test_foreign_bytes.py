@@ -1,4 +1,4 @@
-"""Messages with strange properties cost nobody else anything."""
+"""Messages with strange properties affect no other message."""
 
 import threading
 

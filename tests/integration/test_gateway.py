@@ -46,7 +46,7 @@ class Answer:
 
 
 class Upstream(ThreadingHTTPServer):
-    """Stand where the api stands, and note what arrives."""
+    """A server in the api's place that records what arrives."""
 
     daemon_threads = True
     request_queue_size = 128

@@ -30,7 +30,7 @@ WITHIN_S = 30.0
 
 
 class Api(ThreadingHTTPServer):
-    """Stand where the api stands; /slow answers once it is let go."""
+    """A server in the api's place; /slow answers once it is released."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", free_port()), Handler)

@@ -147,7 +147,7 @@ def test_the_probes_ask_through_tls(gateway: Gateway) -> None:
 def test_a_renewal_under_load_fails_no_request_and_half_a_pair_is_not_taken(
     gateway: Gateway,
 ) -> None:
-    """Clients keep their connections; each that is told to close opens another one."""
+    """Clients keep their connections; after `Connection: close` they open another one."""
     connections = [
         http.client.HTTPSConnection(
             "localhost", gateway.port, timeout=WITHIN_S, context=gateway.trusting()

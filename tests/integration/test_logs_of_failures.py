@@ -1,4 +1,4 @@
-"""What a log line tells of a failure that nobody expected: everything but customers' values."""
+"""A log line about an unexpected failure has everything except customers' values."""
 
 import json
 import subprocess

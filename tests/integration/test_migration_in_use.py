@@ -1,4 +1,4 @@
-"""Migrations of a full database while the previous release serves: nobody notices.
+"""Migrations of a full database do not disturb the previous release, which serves meanwhile.
 
 `previous_release/` has that release's statements word for word. They run all the time, with its
 timeouts, from several sessions, while the migrations of today are applied beside them.
@@ -149,7 +149,7 @@ class Serving:
             "DELETE FROM outbox WHERE seq = ANY(%(seqs)s)")  # fmt: skip
 
     def sweep(self, run: "Run") -> None:
-        """Look for orders that stand still."""
+        """Look for stalled orders."""
         run("emit_stalled", {"after_s": 900, "limit": 500})
         self._stop.wait(0.5)
 

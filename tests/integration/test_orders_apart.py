@@ -1,4 +1,4 @@
-"""A set of orders that PostgreSQL refuses falls apart; nobody waits for longer than it must."""
+"""If PostgreSQL refuses a set, each order is tried alone; none waits longer than it must."""
 
 from collections.abc import Iterator
 from pathlib import Path

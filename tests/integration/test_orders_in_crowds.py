@@ -67,7 +67,7 @@ def test_processes_that_get_the_same_keys_store_each_once(
 
 
 def keyed(api: Api, user: int) -> requests.Response:
-    """Send the user's order until its key is free, as clients are told to."""
+    """Send the user's order until its key is free, as the 409 asks clients to."""
     while True:
         answer = requests.post(
             f"{api.url}/api/orders",

@@ -1,4 +1,4 @@
-"""A POST whose end nobody knows is not answered with "retry", by the api or by the gateway."""
+"""Neither api nor gateway answers a POST with unknown outcome with "retry"."""
 
 import contextlib
 import socket

@@ -125,7 +125,7 @@ class Race:
             self.answers["503"] += 1
 
     def serve(self) -> None:
-        """Work until all is done; what breaks is handled again, by whoever comes."""
+        """Work until all is done; any thread repeats a message that failed."""
         while not (self.done.is_set() and self.work.empty()):
             try:
                 orders = [self.work.get(timeout=0.1)]
@@ -163,7 +163,7 @@ class Race:
         handle_by_itself(refusals, Fulfilment(ports).handle)
 
     def sweep(self) -> None:
-        """Emit what stands still, and have it worked on."""
+        """Emit stalled orders again, and handle them."""
         Sweeper(self.pool, deadlines(0.000001), lambda: False).sweep()
         query = (
             "DELETE FROM outbox WHERE type IN"

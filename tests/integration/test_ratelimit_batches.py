@@ -95,7 +95,7 @@ def test_another_process_knows_within_a_moment(redis: Redis, principal: str) -> 
 def test_together_they_let_no_more_through_than_the_limit_and_a_share_each(
     redis_url: str, principal: str
 ) -> None:
-    """The worst case: nobody knows anything, and none reports until one has used the limit up."""
+    """The worst case: no process knows of the others; none reports before one is at the limit."""
     processes = [limiter(connect(redis_url)) for _ in range(PROCESSES)]
     admissions = 0
     for rate_limiter in processes[1:]:
@@ -168,7 +168,7 @@ def test_nothing_is_owed_after_the_stop(redis: Redis, principal: str) -> None:
 
 @pytest.fixture
 def foreign(redis: Redis, principal: str) -> tuple[str, str]:
-    """Give a principal whose counter somebody overwrote, and the key of that."""
+    """Return a principal whose counter was overwritten, and the counter's key."""
     name = f"{principal} of a stranger"
     key = f"{redis.prefix}ratelimit:{limiter(redis)._default.key(name)}"
     redis.call("LPUSH", key, "no counter")

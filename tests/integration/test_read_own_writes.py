@@ -1,4 +1,4 @@
-"""A user's own order is in their next list, whatever process answers and whatever Redis forgets.
+"""A user's order is in their next list, from any process and after Redis lost its data.
 
 Two API processes, a standby that applies everything 300 ms late, and Redis lost in three ways.
 """
@@ -115,7 +115,7 @@ def route(target: str, reason: str) -> str:
 
 
 def until_the_standby_is_read(lister: Api) -> None:
-    """Wait out what was unknown before; nothing is shown by a standby that nobody reads."""
+    """Wait until lists are read on the standby: before, it cannot show an old state."""
     count_before = reads(lister, "replica", "fresh")
 
     def read() -> bool:

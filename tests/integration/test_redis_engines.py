@@ -151,7 +151,7 @@ def test_a_planned_failover_moves_everything_to_the_new_primary(
 def test_a_demoted_primary_of_a_cluster_is_not_listened_to(
     cluster: Cluster, process: Start
 ) -> None:
-    """It goes on talking, and would tell of changes only as it copies them."""
+    """It still answers, but would announce changes only when it copies them."""
     writer, reader = process(cluster.url), process(cluster.url)
     assert cluster.command(cluster.replica, "CLUSTER", "FAILOVER") == b"OK"
     eventually(lambda: cluster.is_primary(cluster.replica))

@@ -42,7 +42,7 @@ class Table:
         self.session = session
 
     def add(self, order_id: object, version: int = 1, kind: str = events.CREATED) -> None:
-        """Write a row without waking anybody."""
+        """Write a row without waking the relay."""
         self.session.execute(
             "INSERT INTO outbox (aggregateid, type, payload, correlation_id, traceparent)"
             " VALUES (%s, %s, jsonb_build_object('orderId', %s::text, 'version', %s::int),"

@@ -1,4 +1,4 @@
-"""The relay as a process: killed, told to stop, without a broker."""
+"""The relay as a process: killed, stopped by a signal, without a broker."""
 
 import math
 import signal

@@ -100,7 +100,7 @@ class Servers(NamedTuple):
             front.present(authority.server())
 
     def reconnect(self) -> None:
-        """Have running processes connect anew where they can without a request that fails.
+        """Let running processes reconnect where no request fails by it.
 
         Redis ends their connections itself, which they may have used for a command that it never
         read. A request needs its connection to PostgreSQL: only new processes make new ones.

@@ -289,7 +289,7 @@ class TestPayment:
 
 
 class TestFaults:
-    """What goes wrong when told so."""
+    """Faults that the control API switches on."""
 
     def test_they_are_off_at_the_start_and_put_replaces_all(self, inventory: Control) -> None:
         faults = {

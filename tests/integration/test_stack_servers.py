@@ -1,4 +1,4 @@
-"""The embedded servers of the stack, on which all other integration tests stand."""
+"""The embedded servers of the stack, which all other integration tests use."""
 
 import time
 

@@ -64,7 +64,7 @@ Start = Callable[..., Running]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start stacks over one state folder; whatever the test did, nothing is left."""
+    """Start stacks with one state folder; all their processes are stopped after the test."""
     started: list[Running] = []
 
     def begin(scenario: str, **environment: str) -> Running:

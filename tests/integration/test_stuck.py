@@ -1,4 +1,4 @@
-"""Orders that stand still: emitted again more and more seldom, counted, listed."""
+"""Stalled orders are emitted again at growing intervals, counted and listed."""
 
 import msgspec
 import pytest

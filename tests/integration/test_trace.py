@@ -9,7 +9,7 @@ from integration.shop import Shop
 
 
 def completed(shop: Shop) -> tuple[int, str]:
-    """Plant an order with all that can be told of it."""
+    """Write an order with every kind of event."""
     order_id = shop.order()
     attempt = shop.attempt(order_id)
     shop.units(order_id, "commit")

@@ -55,7 +55,7 @@ class ExistingCluster:
         """Do nothing: it runs."""
 
     def stop(self) -> None:
-        """Forget it; it goes on."""
+        """Forget the cluster, which keeps running."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _file(self, section: dict[str, Any], name: str) -> Path | None:

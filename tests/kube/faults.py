@@ -45,7 +45,7 @@ class Request(msgspec.Struct, frozen=True):
 class Refuse(msgspec.Struct, frozen=True):
     """Answer in the API server's place; the request does not get there.
 
-    A watch is told of a 410 within a watch that has begun, unless it is to be told `at_once`.
+    A watch gets a 410 as an event after it has begun, or as its answer with `at_once`.
     """
 
     status: int
@@ -100,7 +100,7 @@ class FaultProxy:
 
     @contextmanager
     def with_fault(self, choose: Chooser) -> Iterator[None]:
-        """Let faults happen; whatever hangs is let go at the end, by closing its connection."""
+        """Let faults happen; at the end, the connections of hanging requests are closed."""
         self._choose = choose
         self._loop.call_soon_threadsafe(self._healthy.clear)
         try:
@@ -231,7 +231,7 @@ def _status(refusal: Refuse) -> dict[str, Any]:
 
 
 def _cut(incoming: web.Request) -> web.Response:
-    """Close the connection where it is; what is returned reaches nobody."""
+    """Close the connection; the client gets no answer."""
     if incoming.transport is not None:
         incoming.transport.abort()
     return web.Response()

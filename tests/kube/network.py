@@ -29,7 +29,7 @@ class Place(msgspec.Struct, frozen=True):
 
     @property
     def namespace(self) -> Path:
-        """The file that stands for the namespace."""
+        """The file of the network namespace."""
         return Path("/run/netns", self.name)
 
 

@@ -1,4 +1,4 @@
-"""A service that answers like the real one and keeps its word only as far as it is told to."""
+"""A service that answers like the real one and violates the guarantees that a test names."""
 
 import itertools
 import threading

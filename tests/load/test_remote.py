@@ -45,7 +45,7 @@ def test_a_master_drives_a_worker_that_connects_from_elsewhere(tmp_path: Path) -
 
 @contextmanager
 def grafana() -> Iterator[tuple[str, list[tuple[str, str, str, dict[str, Any]]]]]:
-    """Listen as Grafana would and note what it is told."""
+    """Run a server in Grafana's place that records what it receives."""
     calls: list[tuple[str, str, str, dict[str, Any]]] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""What is left behind after a run: a page that stands alone, JUnit that a CI reads."""
+"""The reports of a run: a page without other files, and JUnit for CI."""
 
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET

@@ -26,7 +26,7 @@ def paid_back(amount: str = "19.90") -> Payment:
 
 
 def cancelled(**fields: object) -> Evidence:
-    """Return a completed order that its customer cancelled, told so and paid back."""
+    """Return a completed order that was cancelled, announced and refunded."""
     answer = Cancellation(**({"status": 202, "order_status": "Refunding"} | fields))  # type: ignore[arg-type]
     evidence = Evidence(
         [purchase(1, cancellations=[answer])],

@@ -1,4 +1,4 @@
-"""The collector's configuration in a real collector: what it keeps, and what it lets nobody see."""
+"""The collector's configuration in a real collector: what it keeps and what it removes."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What is told after a run of the operator's tests: loudly, what was skipped."""
+"""The summary after the operator's tests: it lists what was skipped."""
 
 import pytest
 

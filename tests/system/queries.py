@@ -23,7 +23,7 @@ SELECTOR = re.compile(r"[A-Za-z_:][\w:]*\{[^}]*\}")
 
 
 class Query(NamedTuple):
-    """An expression, and where it stands."""
+    """An expression, and the place it was found in."""
 
     place: str
     expression: str
@@ -71,7 +71,7 @@ def of_rules() -> list[Query]:
 
 
 def alert_expressions() -> list[Query]:
-    """List the expressions of the alerts, which must be valid whatever they find."""
+    """List the expressions of the alerts, which must be valid even without series."""
     groups = (*service_rules(Scope("orders"), OBJECTIVES), *platform_rules())
     return [
         Query(f"alert {rule['alert']}", rule["expr"])

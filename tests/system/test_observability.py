@@ -48,7 +48,7 @@ def busy(stack: Stack, observed: Prometheus) -> Iterator[Prometheus]:
 
 @contextmanager
 def readers(stack: Stack) -> Iterator[None]:
-    """Let somebody look at an order, at a list and at nothing, again and again."""
+    """Read an order, a list and an unknown path, again and again."""
     order_id = stack.order(user=73).body["orderId"]
 
     def read() -> None:

@@ -56,7 +56,7 @@ def order_ids(stack: Stack) -> list[int]:
 
 
 def refused_bodies(stack: Stack) -> None:
-    """Send orders in which something private stands where it does not belong."""
+    """Send orders with private data in the wrong members."""
     good = {"userId": 80, "productId": 101, "quantity": 1, "total": 1, "paymentMethod": "card"}
     for value in (MAIL, CARD_IN_GROUPS, SECRET):
         for name in good:

@@ -32,7 +32,7 @@ EMPHASIS: Final = re.compile(r"(?<!\*)\*([^*]+)\*(?!\*)")
 
 
 def publish(stack: Stack, exchange: str, key: str, message_id: str) -> None:
-    """Publish what nobody can read."""
+    """Publish an unreadable message."""
     port = stack.ports["rabbitmq_management"]
     requests.post(
         f"http://127.0.0.1:{port}/api/exchanges/%2F/{exchange}/publish",

@@ -140,13 +140,13 @@ class TortureRecord(Record):
         return waits
 
     def told_late_s(self, step: Moved) -> float:
-        """Return how much later than usual faults may have had a transition told."""
+        """Return by how much faults may have delayed the news of a transition."""
         second = math.floor(step.at_s)
         writers = _WRITERS_OF.get(step.actor, _WRITERS)
         return max(self._late[writer].get(second, 0.0) for writer in writers)
 
     def waited_s(self, step: Moved) -> float:
-        """Return for how long a writer may have waited at failpoints before it told of a step."""
+        """Return for how long a writer may have waited at failpoints before it announced a step."""
         second = math.floor(step.at_s)
         writers = _WRITERS_OF.get(step.actor, _WRITERS)
         return max(self._waited[writer].get(second, 0.0) for writer in writers)
@@ -174,7 +174,7 @@ class TortureRecord(Record):
     def untold(self, step: Moved) -> bool:
         """Return whether the writer of a transition may have died before Redis had it.
 
-        The old entry lives on until it expires, which is minutes for an order that had ended (see
+        The old entry stays until it expires, which is minutes for an order that had ended (see
         orders.cache.orders). What a writer could not write in time waits in its memory.
         """
         writers = _WRITERS_OF.get(step.actor, _WRITERS)

@@ -42,7 +42,7 @@ class Shopper(Customer):
         self._walks = itertools.count()
 
     def shop(self) -> None:
-        """Do one thing after another until told to stop: all faults are over then. Order last."""
+        """Do one thing after another until the faults are over, and place an order last."""
         while not self.stopping.is_set():
             order = self._buy()
             if order is not None:

@@ -1,4 +1,4 @@
-"""Time for tests: it stands still until it is set."""
+"""Time for tests: it only changes when it is set."""
 
 
 class Clock:

@@ -232,7 +232,7 @@ def test_a_remembered_token_still_expires() -> None:
 def test_a_key_is_replaced_without_a_token_that_is_refused(
     text: str, old: Signer, new: Signer, stranger: Signer
 ) -> None:
-    """Two keys stand in the setting while tokens of the old one are alive."""
+    """The setting has two keys while tokens of the old one are valid."""
     chosen = settings(key=text, algorithms=",".join(sorted({old[1], new[1]})))
     authentication = TokenAuthentication(ConfiguredKeys(text), chosen)
     for signer in (old, new):
@@ -312,7 +312,7 @@ def test_only_an_admin_acts_for_others() -> None:
 
 
 class Issuer:
-    """Stands for the JWKS endpoint: what it has now, or that it is away."""
+    """A stand-in for the JWKS endpoint: its keys, or that it is unavailable."""
 
     def __init__(self, *key_ids: str, public: Mapping[str, Any] | None = None) -> None:
         """Publish keys by these ids, each RSA's unless `public` has another."""

@@ -47,7 +47,7 @@ class Slow:
 
 
 def await_company(flights: Flights[str]) -> None:
-    """Return once somebody waits for the flight under way."""
+    """Return once a thread waits for the flight under way."""
     until = time.monotonic() + 60
     while flights._flights[1].finished is None:
         assert time.monotonic() < until

@@ -1,4 +1,4 @@
-"""Threads that ask at the same time share a statement; a lone one waits for nobody."""
+"""Threads that ask at the same time share a statement; a single one does not wait."""
 
 import threading
 import time

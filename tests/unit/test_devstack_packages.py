@@ -1,4 +1,4 @@
-"""Fetching Debian packages: what can be told without fetching any."""
+"""Debian packages: what can be tested without fetching any."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ Status: install ok installed
 
 
 def test_what_the_system_has_of_rabbitmq_is_not_seen(tmp_path: Path) -> None:
-    """The private copy is complete, whatever is installed; other packages are not fetched twice."""
+    """The private copy is complete with any installed packages; no package is fetched twice."""
     (tmp_path / "status").write_text(STATUS)
     status = debian.status_without(rabbitmq.OURS, tmp_path / "status")
     assert "bash" in status

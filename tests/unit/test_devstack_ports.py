@@ -20,7 +20,7 @@ print(*(ports.free_port() for _ in range(50)))
 
 
 def own_address() -> tuple[str, int]:
-    """Reserve a port: of those for outgoing connections, somebody else may have the same one."""
+    """Reserve a port; an outgoing connection of another process may use the same one."""
     return "127.0.0.1", ports.free_port()
 
 
@@ -69,7 +69,7 @@ def test_what_a_server_left_behind_keeps_no_server_away() -> None:
 
 
 def test_no_other_process_is_given_a_reserved_port() -> None:
-    """Both draw the same numbers; nobody listens on any of the ports."""
+    """Both draw the same numbers; no server listens on any of the ports."""
     state = random.getstate()
     random.seed(1)
     reserved = {ports.free_port() for _ in range(50)}

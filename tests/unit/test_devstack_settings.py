@@ -137,7 +137,7 @@ def test_a_process_has_only_the_secrets_that_it_uses() -> None:
 
 
 def test_no_password_is_on_a_command_line() -> None:
-    """Everybody on the machine can read those."""
+    """Every user of the machine can read those."""
     secrets = {name: f"{name}-unlikely-elsewhere" for name in SECRETS}
     loaded = load()
     urls = [stack.addresses(loaded, secrets), *stack.logins(loaded, secrets).values()]

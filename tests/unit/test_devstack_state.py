@@ -53,7 +53,7 @@ def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
 
 
 def test_data_outside_of_a_folder_that_is_gone_is_not_taken_over(tmp_path: Path) -> None:
-    """Its servers have the password of a state that nobody knows any more."""
+    """Its servers have the password of a state that was deleted."""
     link = tmp_path / "state" / "postgres"
     real = unprivileged.outside(link, tmp_path)
     (real / "data").mkdir()

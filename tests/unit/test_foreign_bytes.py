@@ -1,4 +1,4 @@
-"""Parsers of what strangers write: whatever it is, it is an answer or a refusal of ours."""
+"""Parsers of foreign input return a value or one of our errors, for any input."""
 
 import json
 import uuid

@@ -1,4 +1,4 @@
-"""Properties are read whatever their bytes, and a copy of what was read can be sent."""
+"""Properties are decoded from any bytes, and a copy of the result can be sent."""
 
 import datetime as dt
 import struct
@@ -45,7 +45,7 @@ def delivered(properties: bytes) -> Delivery:
 
 
 def worked_on(delivery: Delivery) -> None:
-    """Do everything with a delivery that is done with a message nobody can work on."""
+    """Do everything with a delivery that is done with an unreadable message."""
     ids, _ = envelope.ids(delivery)
     try:
         envelope.decode(delivery, ids)
@@ -98,7 +98,7 @@ ENCODERS = [
 
 @some.composite
 def properties(draw: some.DrawFn) -> bytes:
-    """Draw property lists that follow AMQP's grammar, whatever their contents."""
+    """Draw property lists that follow AMQP's grammar, with any contents."""
     present = draw(some.lists(some.booleans(), min_size=14, max_size=14))
     flags = sum(1 << (15 - index) for index, is_present in enumerate(present) if is_present)
     values = [draw(ENCODERS[index]) for index, is_present in enumerate(present) if is_present]

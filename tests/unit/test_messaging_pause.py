@@ -17,7 +17,7 @@ def away(dependency: str = "payment", after_s: float = 10, *, pause: bool = True
 
 
 def entered(pause: Pause, until_s: float = 1e9) -> NextAction | None:
-    """Enter without waiting: EXPIRED stands for "would wait"."""
+    """Enter without waiting: EXPIRED means "would wait"."""
     return pause.enter(min(until_s, pause._monotonic()), lambda: True)
 
 

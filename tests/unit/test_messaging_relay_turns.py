@@ -42,7 +42,7 @@ def ended(order: int, kind: str = events.COMPLETED, at_s: float = 0.0) -> Outbox
 
 
 def shared(limit: int, workers: Callable[[], int] = lambda: 1, clock: Clock | None = None) -> Turns:
-    """Return turns between customers: somebody has just had an order."""
+    """Return turns between customers, just after an order of one."""
     turns = Turns(limit, workers, clock or Clock())
     turns.take([row(9_000, 9_000), ended(9_000)])
     return turns
@@ -224,7 +224,7 @@ def test_parked_rows_are_not_read_again_until_they_are_forgotten() -> None:
 
 
 def test_rows_that_name_no_customer_never_wait() -> None:
-    """Those of the previous release, those of other types, and those that nobody can read."""
+    """Rows of the previous release, rows of other types, and unreadable rows."""
     turns = shared(10)
     turns.take([row(seq) for seq in range(11)])
     unreadable = OutboxRow(900, "id-900", "900", events.CREATED, "[]", None, None, 0)

@@ -1,4 +1,4 @@
-"""No message is lost to the count of those in hand, whatever fails while a set takes it."""
+"""The count of messages in progress stays right when anything fails while a set takes one."""
 
 import types
 from collections.abc import Sequence

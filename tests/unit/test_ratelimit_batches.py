@@ -24,7 +24,7 @@ class Server:
 
 
 def crowd(batches: Batches) -> None:
-    """Have so many others ask that nobody is remembered for whom nothing is owed."""
+    """Let so many others ask that principals without unreported requests are forgotten."""
     for number in range(REMEMBERED + 1):
         assert batches.admit(f"other {number}")
 

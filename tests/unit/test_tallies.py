@@ -1,4 +1,4 @@
-"""A tally loses no count and adds none, whoever counts while it is added to its counter."""
+"""A tally loses no count and adds none while threads count during a flush."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""The admission check: how often it asks, and what it says when nobody answers."""
+"""The admission check: how often it asks, and what it returns without an answer."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

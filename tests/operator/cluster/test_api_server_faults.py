@@ -1,4 +1,4 @@
-"""Whatever happens between the operator and the API server, the end is the same."""
+"""Faults between the operator and the API server do not change the result."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ FAULTS: dict[str, Fault] = {
 
 @pytest.fixture(scope="module")
 def proxy(own_plane: ControlPlane) -> Iterator[FaultProxy]:
-    """Stand between the operator and the API server."""
+    """Start a proxy between the operator and the API server."""
     started = FaultProxy(own_plane)
     started.start()
     yield started
@@ -500,7 +500,7 @@ def _so_many_writes(lives: Lives, writes: int) -> Chooser:
 
 
 def _lives_until_killed(api: Api, lives: Lives, is_ready: Ready) -> bool:
-    """Live once; return False if nobody killed it because it had nothing more to write."""
+    """Run once; return False if it was not killed because it had nothing more to write."""
     lives.begin()
     began_at = time.monotonic()
     root = f"http://127.0.0.1:{lives.admin_port}"

@@ -340,7 +340,7 @@ def test_every_replica_serves_the_same(
 
 
 def listening(port: int) -> bool:
-    """Return whether somebody listens."""
+    """Return whether a server listens."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -397,13 +397,13 @@ def test_what_nobody_needs_is_not_registered(scaled_shop: Shop) -> None:
 
 
 def registered(api: Api) -> bool:
-    """Return whether anybody serves external metrics."""
+    """Return whether a server of external metrics is registered."""
     return api.exists(*API_SERVICES, "", registration.NAME)
 
 
 @pytest.fixture
 def keda(api: Api) -> Iterator[None]:
-    """Install the kinds of KEDA, and nobody who acts on them."""
+    """Install KEDA's definitions without KEDA."""
     names = {"ScaledObject": "scaledobjects", "TriggerAuthentication": "triggerauthentications"}
 
     def served_kinds() -> list[bool]:
@@ -477,7 +477,7 @@ def test_another_provider_takes_the_workers_over_as_many_as_they_are(scaled_shop
 
 
 class Adapter:
-    """Somebody else's server of external metrics; has the metric when told so."""
+    """Another server of external metrics; a test decides whether it has the metric."""
 
     def __init__(self, folder: Path) -> None:
         self.value: int | None = None
@@ -531,7 +531,7 @@ class Adapter:
 
 @pytest.fixture
 def adapter(api: Api, tmp_path: Path) -> Iterator[Adapter]:
-    """Register somebody else's server."""
+    """Register another server."""
     api.wait(lambda: not registered(api))
     api.apply(service("adapter", "localhost"), HOME)
     with Adapter(tmp_path) as adapter:

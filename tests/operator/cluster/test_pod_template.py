@@ -1,4 +1,4 @@
-"""Parts of pods that strangers bring: accepted, at rest afterwards, and told when refused."""
+"""Pod templates: valid ones are applied once, and refused ones are reported."""
 
 import time
 from collections.abc import Callable

@@ -313,7 +313,7 @@ def test_a_child_whose_label_is_edited_stays_a_child(
 
 
 def _wait_until_steady(api: Api, read: Callable[[], Any], for_s: float = 2.0) -> None:
-    """Wait until something stays the same for a while: nobody writes against each other."""
+    """Wait until a value stays the same for a while: no two writers change it in turn."""
 
     def is_steady() -> bool:
         before = read()
@@ -378,7 +378,7 @@ def test_observing_writes_nothing_and_says_what_it_would(
 
 
 def test_an_autoscaler_keeps_the_replicas_it_found(api: Api, example: Example, ready: str) -> None:
-    """Letting go of a field that nobody else owns would set it back to 1."""
+    """Giving up a field without another owner would reset it to 1."""
     api.apply(example(api={"replicas": 4}), ready)
     api.wait(lambda: _deployment(api, ready, "api")["spec"]["replicas"] == 4)
     scaling = {"replicas": 4, "autoscaling": {"minReplicas": 2, "maxReplicas": 6}}
@@ -529,7 +529,7 @@ def test_an_example_with_everything_is_steady_too(
 
 
 def _is_of_a_schedule(child: Object) -> bool:
-    """Return whether a CronJob made it, at whatever minute the test runs."""
+    """Return whether a CronJob made the object, which may happen at any minute."""
     owners = child["metadata"].get("ownerReferences", [])
     return any(owner["kind"] == "CronJob" for owner in owners)
 

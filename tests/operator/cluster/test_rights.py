@@ -236,7 +236,7 @@ def _stray(kind: Kind, uid: str) -> Object:
 
 
 def _revision(number: int, uid: str) -> Object:
-    """Make what was good once, of a version of the operator that nobody remembers."""
+    """Make an object as an old version of the operator made it."""
     metadata = _owned(f"old-{number}", uid)
     head = {"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": metadata}
     return head | {"revision": number, "data": {"spec": {"image": "a:1"}}}

@@ -1,4 +1,4 @@
-"""A resource that got in before a rule was made: told with the path, and nothing breaks."""
+"""A resource from before a rule is reported with the path, and keeps running."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""The circuit breaker of a broker: what opens it, who may pass, and what is told meanwhile."""
+"""The circuit breaker of a broker: what opens it, which calls pass, and what is reported."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""What becomes of a finalizer: it goes, whatever the cluster, the broker and the spec are like."""
+"""A finalizer is removed in every state of the cluster, the broker and the spec."""
 
 import asyncio
 import socket
@@ -28,7 +28,7 @@ OTHER = "others.example/finalizer"
 
 
 class ApiServer:
-    """Takes everything and keeps what it was told; `refusals` are statuses by method.
+    """Accepts and records every request; `refusals` are statuses by method.
 
     `ahead_s` is by how much its clock is ahead of ours.
     """

@@ -272,7 +272,7 @@ def _in(namespace: str, service: Any) -> Any:
 
 
 def _read_again(server: Crowd, services: list[Any], period_s: float) -> list[Key]:
-    """Read until it is enough; return the resources that were told of."""
+    """Read until there are enough; return the resources that were reported."""
     notified: list[Key] = []
 
     async def run() -> None:

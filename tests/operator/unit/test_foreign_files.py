@@ -1,4 +1,4 @@
-"""Files that people give to `orderctl`: whatever is in them, they are read or refused in words."""
+"""Files for `orderctl` with any contents are read, or refused with a message."""
 
 import json
 from collections.abc import Callable

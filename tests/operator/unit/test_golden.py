@@ -1,7 +1,7 @@
-"""An upgrade of the operator alone must restart no pod of anybody.
+"""An upgrade of the operator alone must not restart any pod.
 
-When this fails and the change of a template is wanted, it is worth a line in the changelog: every
-pod of every resource is replaced when that operator is rolled out.
+If this fails and you want the change of the template, announce it in the changelog: the new
+operator replaces every pod of every resource.
 """
 
 from typing import Any

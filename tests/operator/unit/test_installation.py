@@ -37,7 +37,7 @@ class Server:
 
 
 class World:
-    """An installation, with a clock that goes when it is told to."""
+    """An installation with a clock that the test sets."""
 
     def __init__(self, server: Server, name: str = OURS) -> None:
         self.now_s = 0.0

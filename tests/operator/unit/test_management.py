@@ -30,7 +30,7 @@ FOREIGN = "not RabbitMQ's management API"
 def _answered(
     status: int, body: str | bytes, ask: Callable[[str], Awaitable[Any]], path: str = ""
 ) -> None:
-    """Ask somebody who answers everything with the same."""
+    """Ask a server that gives every request the same answer."""
 
     async def answer(_request: web.Request) -> web.Response:
         octets = body.encode() if isinstance(body, str) else body
@@ -91,7 +91,7 @@ def test_a_host_that_no_resolver_takes_is_refused(host: str) -> None:
 
 
 class Server:
-    """The part of a client that is used: it has one Secret, whatever its name."""
+    """The part of a client that is used: it returns one Secret for any name."""
 
     def __init__(self, **entries: bytes) -> None:
         self.data = {key: base64.b64encode(value).decode() for key, value in entries.items()}

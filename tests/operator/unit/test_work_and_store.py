@@ -212,7 +212,7 @@ def test_an_answer_to_a_write_brings_back_no_resource_that_is_gone() -> None:
 
 
 def test_an_answer_to_a_write_tells_what_somebody_else_changed_before_it() -> None:
-    """The watch tells it later, and then it is nothing new: nobody would look at it."""
+    """The watch delivers it later, and it is not new then: no reconcile would follow."""
     resources = ResourceIndex()
     resources.put(_body(2, 1))
     assert not resources.wrote(_body(3, 1) | {"status": {"phase": "Ready"}})
