@@ -99,7 +99,10 @@ def _where(modules: list[Module]) -> Iterator[str]:
 
 
 def _helpers(modules: list[Module]) -> list[str]:
-    """Name private functions of at most three lines that their file mentions twice."""
+    """Name private functions of at most three lines that their file calls once.
+
+    Those handed on as a callback, and overridden methods, cannot be put into their caller.
+    """
     short = []
     for module in modules:
         for function in ast.walk(module.tree):
@@ -108,7 +111,9 @@ def _helpers(modules: list[Module]) -> list[str]:
             body = function.body[isinstance(function.body[0], ast.Expr) :]
             lines = function.end_lineno or 0
             mentions = len(re.findall(rf"\b{function.name}\b", module.text))
-            if body and lines - body[0].lineno < _HELPER_LINES and mentions == 1 + 1:
+            calls = len(re.findall(rf"(?<!def )\b{function.name}\(", module.text))
+            once = mentions == 1 + 1 and calls == 1
+            if body and once and lines - body[0].lineno < _HELPER_LINES:
                 short.append(f"{module.path.relative_to(ROOT)}: {function.name}")
     return [name for name in short if "__" not in name]
 
