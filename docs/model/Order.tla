@@ -59,7 +59,7 @@ OpenRefund(row) ==
 NewRow == [status |-> "Pending", version |-> 1, cancelled |-> FALSE, reservation |-> "none",
            attempt |-> None, refunds |-> <<>>, refundDeclined |-> FALSE]
 
-(* Ended, or put before a person because Payment declined a refund. *)
+(* Ended, or stuck because Payment declined a refund. *)
 Ended(row) == row.status \in Terminal \/ (row.status = "Refunding" /\ row.refundDeclined)
 
 OwesStock(row) ==
@@ -169,7 +169,7 @@ Idle == [at |-> "idle", message |-> None, seen |-> NewRow, answer |-> "none"]
 Become(w, changes) == worker' = [worker EXCEPT ![w] = changes]
 Look(w, row) == Become(w, [worker[w] EXCEPT !.at = "act", !.seen = row, !.answer = "none"])
 
-(* Acknowledge the message: it is done with, or it is put aside for a person. *)
+(* Acknowledge the message: it is handled, or dead-lettered. *)
 Acknowledge(w) == Become(w, Idle)
 
 (* Read the order, unless this very message was worked on before. *)

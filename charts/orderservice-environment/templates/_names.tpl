@@ -54,15 +54,15 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{/* What a part's pods read of its Secret: they are replaced when it changes, as the operator's are. The
-other entries are for others. Pass (dict "root" $ "part" "database"). */}}
+{{/* The entries of a part's Secret that its pods read. The pods are replaced when one changes. Other pods read the
+other entries. Pass (dict "root" $ "part" "database"). */}}
 {{- define "environment.checksum" -}}
 {{- $entries := get (include "environment.secrets" .root | fromYaml) .part -}}
 {{- $read := pick $entries "superuserPassword" "replicationPassword" "password" "cookie" "valkey.conf" "users.acl" "secret" -}}
 checksum/secret: {{ $read | toJson | sha256sum }}
 {{- end }}
 
-{{/* The processes that have a role in PostgreSQL, by commas. */}}
+{{/* The processes that have a role in PostgreSQL, separated by commas. */}}
 {{- define "environment.processes" -}}
 {{ join "," (.Files.Get "files/database-roles.yaml" | fromYaml).processes }}
 {{- end }}
@@ -80,7 +80,7 @@ imagePullSecrets:
 {{ (((.Values.spec).podTemplate).imagePullPolicy) | default "IfNotPresent" }}
 {{- end }}
 
-{{/* Who runs a server: its provider, or nothing where it is not wanted. Pass (dict "root" $ "part" "rabbitmq"). */}}
+{{/* The provider that runs a server; empty if the server is disabled. Pass (dict "root" $ "part" "rabbitmq"). */}}
 {{- define "environment.provider" -}}
 {{- $server := index .root.Values .part | default dict -}}
 {{- if $server.enabled -}}
@@ -88,7 +88,7 @@ imagePullSecrets:
 {{- end -}}
 {{- end }}
 
-{{/* Names of the servers and simulators that are pods of the chart's own, by commas. */}}
+{{/* Names of the servers and simulators that are pods of this chart, separated by commas. */}}
 {{- define "environment.brings" -}}
 {{- $parts := list -}}
 {{- range list "postgresql" "rabbitmq" "valkey" -}}
@@ -102,12 +102,12 @@ imagePullSecrets:
 {{- join "," $parts -}}
 {{- end }}
 
-{{/* The Secret with the certificate of the chart's own servers and simulators; empty: they have no TLS. */}}
+{{/* The Secret with the certificate of the chart's own servers and simulators; empty without TLS. */}}
 {{- define "environment.tls" -}}
 {{- with (.Values.tls).secretName }}{{ . }}{{ end -}}
 {{- end }}
 
-{{/* Host of one part: with TLS the one that `*.<namespace>.svc` is for. Pass (dict "root" $ "part" "valkey"). */}}
+{{/* Host of one part; with TLS, the name that a certificate for `*.<namespace>.svc` matches. Pass (dict "root" $ "part" "valkey"). */}}
 {{- define "environment.host" -}}
 {{ include "environment.name" .root }}-{{ .part }}
 {{- if include "environment.tls" .root }}.{{ .root.Release.Namespace }}.svc{{ end -}}
@@ -122,7 +122,7 @@ imagePullSecrets:
   secret: {secretName: {{ include "environment.tls" . | quote }}, defaultMode: 0400}
 {{- end }}
 
-{{/* Address of the api for pods beside it. A gateway with a certificate has one port, and that speaks TLS. */}}
+{{/* Address of the api for other pods. The only port of a gateway with a certificate speaks TLS. */}}
 {{- define "environment.api" -}}
 {{- $host := print (include "environment.name" .) "-api" -}}
 {{- if include "environment.apiTls" . -}}
@@ -141,7 +141,7 @@ http://{{ $host }}
 {{- required "developmentPassword is needed while the chart brings servers or simulators (values-dev.yaml has one)" .Values.developmentPassword -}}
 {{- end }}
 
-{{/* A password as a URL has it: urlquery makes a plus of a space, which only a query takes back. */}}
+{{/* A password, encoded for a URL. urlquery encodes a space as a plus, which is valid only in a query. */}}
 {{- define "environment.escaped" -}}
 {{ urlquery . | replace "+" "%20" }}
 {{- end }}

@@ -29,7 +29,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
-{{/* A digest says exactly what runs, so it wins over the tag. */}}
+{{/* A digest identifies the image exactly, so it takes precedence over the tag. */}}
 {{- define "operator.image" -}}
 {{- $repository := required "image.repository is needed" (.Values.image).repository -}}
 {{- if (.Values.image).digest -}}
@@ -43,7 +43,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{ include "operator.name" . }}-external-metrics
 {{- end }}
 
-{{/* What the operator makes for itself goes with this ClusterRole. */}}
+{{/* The owner of the objects that the operator creates for itself: they are deleted with this ClusterRole. */}}
 {{- define "operator.owner" -}}
 {{ .Release.Namespace }}-{{ include "operator.name" . }}-registration
 {{- end }}
@@ -72,8 +72,8 @@ true
 {{- end -}}
 {{- end }}
 
-{{/* A file of the chart. An empty one means that the chart was packed or fetched without it, and would
-install nothing in its place. Pass (dict "root" $ "path" "files/role.yaml"). */}}
+{{/* A file of the chart. It is empty if the chart was packed or fetched without it. This fails then, because
+the objects in the file would be missing. Pass (dict "root" $ "path" "files/role.yaml"). */}}
 {{- define "operator.file" -}}
 {{- $content := .root.Files.Get .path -}}
 {{- if not (trim $content) -}}
@@ -90,7 +90,7 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* The namespaces that are looked after, by comma; empty: all. */}}
+{{/* The namespaces that the operator manages, separated by commas; empty: all. */}}
 {{- define "operator.namespaces" -}}
 {{- $one := .Values.watchNamespace -}}
 {{- if and $one .Values.watchNamespaces -}}

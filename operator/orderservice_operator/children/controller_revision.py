@@ -72,8 +72,8 @@ def controller_revision(service: OrderService, number: int) -> Manifest:
 def with_spec_of(service: OrderService, data: Manifest) -> OrderService:
     """Return the resource with the spec that a revision stores.
 
-    It is closed if a roll-back would let everybody in: tokens are rolled back, an Ingress is not.
-    Raises msgspec.ValidationError for data that this version cannot read.
+    It is closed if a roll-back would allow requests without a token: `auth` is rolled back, an
+    Ingress is not. Raises msgspec.ValidationError for data that this version cannot read.
     """
     stored_spec: Manifest = data["spec"]
     kept_fields = _staying(_fields(service))

@@ -55,7 +55,7 @@ def _same_secrets(process: str, field: str) -> Rule:
     section = f"self.{process}.database"
     return Rule(
         f"!has({section}) || has({section}.{field}) == has(self.database.{field})",
-        f"{process}.database must have {field} if spec.database has it, and must not otherwise",
+        f"{process}.database must have {field} if and only if spec.database has it",
         f".{process}.database",
     )
 
@@ -95,7 +95,7 @@ class Spec(Section, frozen=True):
             "self.auth.mode == 'jwt' || self.auth.exposeWithoutAuth || !(has(self.api.ingress)"
             " || has(self.api.httpRoute) || self.api.service.type != 'ClusterIP')",
             "an Ingress, an HTTPRoute and a Service of type NodePort or LoadBalancer need auth.mode"
-            " jwt, or auth.exposeWithoutAuth: true to let everybody in",
+            " jwt, or auth.exposeWithoutAuth: true to allow requests without a token",
             ".auth.mode",
         ),
         Rule(
