@@ -223,7 +223,7 @@ def test_a_private_authority_verifies_every_connection_of_an_environment(
     namespace(shop, private.NAMESPACE)
     shop.api.apply(private.certificate(tmp_path), private.NAMESPACE)
     values = ("--values", str(private.VALUES))
-    install = partial(install_environment, namespace=private.NAMESPACE, more=values)
+    install = partial(install_environment, namespace=private.NAMESPACE, options=values)
     install()
     verified = Shop(shop.api, private.NAMESPACE)
     took_s = verified.wait("the OrderService is Ready", verified.ready)
