@@ -5,7 +5,7 @@ from itertools import pairwise
 import msgspec
 
 from loadtest import timeline
-from loadtest.locusts.counting import Report
+from loadtest.locusts.counting import WorkerReport
 from loadtest.scenario import Scenario
 
 # A step has to bring so much more work for its customers; below, the curve has bent.
@@ -24,7 +24,7 @@ class Level(msgspec.Struct, frozen=True):
     error_ratio: float
 
 
-def levels(reports: list[Report], scenario: Scenario) -> list[Level]:
+def levels(reports: list[WorkerReport], scenario: Scenario) -> list[Level]:
     """Boil each step down, leaving out its first seconds."""
     result, began_s = [], 0.0
     for step in scenario.steps:

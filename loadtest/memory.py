@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from loadtest.locusts.counting import Report
+from loadtest.locusts.counting import WorkerReport
 from loadtest.target.local_stack import LocalStack
 
 MIB: Final = 2**20
@@ -50,7 +50,7 @@ class Sampler:
             self.readings.append(MemoryReading(round(time.monotonic() - start, 1), mib))
 
 
-def of_locust(reports: Iterable[Report]) -> list[MemoryReading]:
+def of_locust(reports: Iterable[WorkerReport]) -> list[MemoryReading]:
     """Read the memory of the largest Locust worker out of what they reported."""
     maxima: dict[int, float] = {}
     for report in reports:

@@ -12,7 +12,7 @@ from loadtest import baseline, faults, knee, memory, outcome, phases, timeline, 
 from loadtest.drive import Generators, command, drive, environment
 from loadtest.faults import Event, Timetable
 from loadtest.grafana import Annotation
-from loadtest.locusts.counting import Report
+from loadtest.locusts.counting import WorkerReport
 from loadtest.locusts.identity import baggage, signing
 from loadtest.memory import MemoryReading, Sampler
 from loadtest.purchase import Purchase
@@ -48,7 +48,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Observations:
     """The observations while the load ran."""
 
-    reports: list[Report]
+    reports: list[WorkerReport]
     purchases: list[Purchase]
     events: list[Event]
     readings: list[MemoryReading]
@@ -154,7 +154,7 @@ def observe(
     )  # fmt: skip
 
 
-def unfinished(reports: list[Report]) -> int:
+def unfinished(reports: list[WorkerReport]) -> int:
     """Count journeys that their worker never reported as over: without them nothing is decided."""
     return sum({report.worker: report.busy for report in reports}.values())
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from loadtest.locusts.counting import Report, RequestCounts
+from loadtest.locusts.counting import RequestCounts, WorkerReport
 from loadtest.scenario import Scenario
 
 ALL: Final = "all"
@@ -14,23 +14,25 @@ WRONG: Final = ": "  # between a request's name and what was wrong with its answ
 PERCENTILES: Final = (50, 95, 99)
 
 
-def read(file: Path) -> list[Report]:
+def read(file: Path) -> list[WorkerReport]:
     """Read all that the master has written."""
     return read_from(file, 0)[0]
 
 
-def read_from(file: Path, offset: int) -> tuple[list[Report], int]:
+def read_from(file: Path, offset: int) -> tuple[list[WorkerReport], int]:
     """Read the lines from an offset on, and give the next; a half-written line is left for then."""
     if not file.exists():
         return [], offset
     with file.open("rb") as lines:
         lines.seek(offset)
         complete, newline, _ = lines.read().rpartition(b"\n")
-    reports = [msgspec.json.decode(line, type=Report) for line in complete.splitlines()]
+    reports = [msgspec.json.decode(line, type=WorkerReport) for line in complete.splitlines()]
     return reports, offset + len(complete) + len(newline)
 
 
-def window(reports: Iterable[Report], from_s: float, until_s: float) -> dict[str, RequestCounts]:
+def window(
+    reports: Iterable[WorkerReport], from_s: float, until_s: float
+) -> dict[str, RequestCounts]:
     """Sum the reports of a part of the run, by name and as `all`."""
     totals: dict[str, RequestCounts] = {}
     for report in reports:
@@ -64,7 +66,7 @@ def percentile(ms: Mapping[int, int], percent: float) -> float:
     return 0.0
 
 
-def figures(reports: list[Report], scenario: Scenario) -> dict[str, float]:
+def figures(reports: list[WorkerReport], scenario: Scenario) -> dict[str, float]:
     """Give `name.figure` over the run, and `name.figure@phase` over each phase."""
     totals = window(reports, 0, float("inf"))
     values = _named(totals, scenario.seconds, "")

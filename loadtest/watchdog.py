@@ -5,7 +5,7 @@ from typing import Final
 
 from loadtest import timeline, verdict
 from loadtest.faults import Event
-from loadtest.locusts.counting import Report
+from loadtest.locusts.counting import WorkerReport
 from loadtest.scenario import Bound, Scenario, Threshold
 
 # The file that Locust's shape looks for: it lets everybody finish and brings nobody new.
@@ -29,7 +29,7 @@ class AbortWatchdog:
             if threshold.bound is Bound.AT_MOST and "@" not in threshold.figure
         ]
         self._scenario, self._out = scenario, folder
-        self._reports: list[Report] = []
+        self._reports: list[WorkerReport] = []
         self._offset = 0
 
     def poll(self) -> None:
@@ -38,7 +38,7 @@ class AbortWatchdog:
         # One report for all so far: to count an hour of them each time would not be cheap.
         names = timeline.window(self._reports + new, 0, float("inf"))
         names.pop(timeline.ALL, None)
-        self._reports = [Report(names=names)]
+        self._reports = [WorkerReport(names=names)]
         if not new or self.events or new[-1].t < _EARLIEST_S:
             return
         figures = timeline.figures(self._reports, self._scenario)

@@ -30,7 +30,7 @@ class RequestCounts(msgspec.Struct):
         self.ms[rounded] = self.ms.get(rounded, 0) + 1
 
 
-class Report(msgspec.Struct):
+class WorkerReport(msgspec.Struct):
     """A worker's report of a second; the master sets `t` (seconds since the start)."""
 
     t: float = 0.0

@@ -15,7 +15,7 @@ from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadtest.locusts import context
-from loadtest.locusts.counting import Report, to_builtins
+from loadtest.locusts.counting import WorkerReport, to_builtins
 from loadtest.locusts.customers import made_for
 from loadtest.locusts.shape import shape_of
 from loadtest.target.addresses import SetupFailed, refuse_unless_allowed
@@ -71,7 +71,7 @@ def report_from(environment: Environment) -> None:
 
     def add(client_id: str, data: dict[str, Any]) -> None:
         names, purchases = RUN.tally.take()
-        report = Report(
+        report = WorkerReport(
             users=environment.runner.user_count if environment.runner else 0,
             busy=RUN.tally.busy,
             rss_bytes=process.memory_info().rss,

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import msgspec
 
-from loadtest.locusts.counting import Report
+from loadtest.locusts.counting import WorkerReport
 from loadtest.report import junit, page, summary
 from loadtest.result import RunResult
 
 
-def write(result: RunResult, reports: list[Report], folder: Path) -> None:
+def write(result: RunResult, reports: list[WorkerReport], folder: Path) -> None:
     """Write `result.json`, `junit.xml`, `report.html` and `summary.txt`."""
     (folder / "result.json").write_bytes(msgspec.json.format(encoded(result)) + b"\n")
     (folder / "junit.xml").write_bytes(junit.document(result))

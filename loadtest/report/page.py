@@ -5,7 +5,7 @@ from html import escape
 from typing import Final
 
 from loadtest import memory, timeline
-from loadtest.locusts.counting import Report
+from loadtest.locusts.counting import WorkerReport
 from loadtest.report import summary
 from loadtest.report.chart import Band, Chart, Points, svg
 from loadtest.result import RunResult
@@ -30,7 +30,7 @@ svg .band{font-size:10.5px;fill:#7d4e00}
 """
 
 
-def document(result: RunResult, reports: Sequence[Report]) -> str:
+def document(result: RunResult, reports: Sequence[WorkerReport]) -> str:
     """Return the report as one HTML page."""
     scenario = result.scenario
     return "\n".join(
@@ -67,7 +67,7 @@ def _foot(result: RunResult) -> str:
     )
 
 
-def charts(result: RunResult, reports: list[Report]) -> list[Chart]:
+def charts(result: RunResult, reports: list[WorkerReport]) -> list[Chart]:
     """Give the charts: rates, latencies, failures, users, memory."""
     seconds = max([result.scenario.seconds, *(report.t for report in reports)])
     bands = [Band(phase.name, phase.from_s, phase.until_s) for phase in result.scenario.phases]
@@ -89,7 +89,7 @@ def charts(result: RunResult, reports: list[Report]) -> list[Chart]:
     return all_charts
 
 
-def _curve(reports: list[Report], name: str, figure: str, seconds: float) -> Points:
+def _curve(reports: list[WorkerReport], name: str, figure: str, seconds: float) -> Points:
     points = []
     for second in range(int(seconds) + 1):
         counts = timeline.window(reports, second, second + 1).get(name)
@@ -98,7 +98,7 @@ def _curve(reports: list[Report], name: str, figure: str, seconds: float) -> Poi
     return points
 
 
-def _users(reports: list[Report]) -> Points:
+def _users(reports: list[WorkerReport]) -> Points:
     users: dict[str, int] = {}
     points = []
     for report in reports:

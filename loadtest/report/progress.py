@@ -6,7 +6,7 @@ from typing import Final
 
 from loadtest import timeline
 from loadtest.faults import Event
-from loadtest.locusts.counting import Report
+from loadtest.locusts.counting import WorkerReport
 
 _EVERY_S: Final = 5.0
 
@@ -17,7 +17,7 @@ class Progress:
     def __init__(self, file: Path) -> None:
         """Take the file that Locust's master writes."""
         self._file, self._offset, self._printed_s = file, 0, 0.0
-        self._reports: list[Report] = []
+        self._reports: list[WorkerReport] = []
         self._users: dict[str, int] = {}
 
     def poll(self) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import meinheld_wheel
 from devstack.packages import cache, debian, rabbitmq
-from devstack.report import Report
+from devstack.report import ProgressReport
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENVIRONMENT = REPOSITORY / ".venv"
@@ -34,7 +34,7 @@ class SetupFailed(Exception):
 
 def main() -> int:
     """Update the environment; print an expected failure and return 1."""
-    output = Report()
+    output = ProgressReport()
     try:
         refuse_other_machines()
         use_supported_python()
@@ -103,7 +103,7 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
-def set_up(output: Report) -> None:
+def set_up(output: ProgressReport) -> None:
     """Delete the environment and create it again."""
     start = time.monotonic()
     version = ".".join(map(str, sys.version_info[:3]))
@@ -138,7 +138,7 @@ def install_tools() -> None:
     run([*pip, "install", "--no-index", "--find-links", str(files), *options])
 
 
-def install_packages(output: Report) -> None:
+def install_packages(output: ProgressReport) -> None:
     """Install the lock: meinheld from our own wheel, the rest from uv's cache or the index."""
     lock = lock_without_meinheld()
     install = ["--no-deps", "--require-hashes", "-r", str(lock)]
@@ -156,7 +156,7 @@ def lock_without_meinheld() -> Path:
     return path
 
 
-def compiled(output: Report, *, sanitized: bool = False) -> Path:
+def compiled(output: ProgressReport, *, sanitized: bool = False) -> Path:
     """Return the folder with meinheld's wheel, compiled once for all clones.
 
     uv is not used: its cache ignores a build's environment and keeps the objects of earlier builds.
@@ -185,7 +185,7 @@ def program(name: str) -> str:
     return str(ENVIRONMENT / "bin" / name)
 
 
-def compiler(output: Report) -> dict[str, str]:
+def compiler(output: ProgressReport) -> dict[str, str]:
     """Return the variables that meinheld's build needs, fetching a missing compiler or headers."""
     flags = os.environ.get("CFLAGS", "")
     environment: dict[str, str] = {}
@@ -198,7 +198,7 @@ def compiler(output: Report) -> dict[str, str]:
     return environment | {"CFLAGS": flags.strip()}
 
 
-def python_headers(output: Report) -> str:
+def python_headers(output: ProgressReport) -> str:
     """Fetch this Python's headers privately; return the compiler options that find them."""
     version = "{}.{}".format(*sys.version_info[:2])
     package = f"libpython{version}-dev"
@@ -219,7 +219,7 @@ def unpack(package: str, folder: Path) -> None:
     debian.fetch((package,), folder)
 
 
-def zig(output: Report) -> Path:
+def zig(output: ProgressReport) -> Path:
     """Fetch a C compiler from the package index, by hash; return its program."""
     name = f"ziglang-{short_hash(LOCKS[2])}"
     if not cache.kept(name):
@@ -275,7 +275,7 @@ def variables() -> dict[str, str]:
 class Fetch:
     """Fetch RabbitMQ's packages on a thread while the environment is made."""
 
-    def __init__(self, output: Report) -> None:
+    def __init__(self, output: ProgressReport) -> None:
         """Report progress with the given function."""
         self.output = output
         self.thread = threading.Thread(target=self.fetch)

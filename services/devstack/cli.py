@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     except (
         settings.SettingError,
         control.NotRunning,
-        control.Refused,
+        control.RequestRefused,
         *foreground.FAILURES,
     ) as error:
         print(f"devstack: {error}", file=sys.stderr)
@@ -144,7 +144,7 @@ def show_demo(args: argparse.Namespace, stack_settings: Settings) -> int:
     url, authority = args.url, None
     if not url:
         url, authority = gateway_of_running(stack_settings)
-    plan = demo.Plan(
+    plan = demo.DemoPlan(
         url=url.rstrip("/"),
         authority=authority,
         count=math.ceil(args.count),
@@ -193,7 +193,9 @@ def observe(_: argparse.Namespace, stack_settings: Settings) -> int:
     for component in ("alertmanager", "prometheus"):
         rows = control.ask(stack_settings.state, verb="start", component=component)["rows"]
         if [component, "ready"] not in (row[:2] for row in rows):
-            raise control.Refused(f"{component} did not start: see {stack_settings.state / 'logs'}")
+            raise control.RequestRefused(
+                f"{component} did not start: see {stack_settings.state / 'logs'}"
+            )
     left_out = OPERATOR_ABSENT if stack_settings.rules == settings.RULES else ""
     print(report.observed(stack_settings.ports, stack_settings.rules, left_out))
     return 0

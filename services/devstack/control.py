@@ -18,7 +18,7 @@ class NotRunning(Exception):
     """Start the stack first: `make start`."""
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The running stack refused the request, for the reason in the message."""
 
 
@@ -54,7 +54,7 @@ def handler(handle: Handle) -> type[socketserver.StreamRequestHandler]:
 
 
 def ask(state: Path, **request: str) -> dict[str, Any]:
-    """Send a request and return the answer. Raises: NotRunning, Refused."""
+    """Send a request and return the answer. Raises: NotRunning, RequestRefused."""
     with short_path(state) as folder, socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(60)
         try:
@@ -65,7 +65,7 @@ def ask(state: Path, **request: str) -> dict[str, Any]:
         connection.sendall(msgspec.json.encode(request) + b"\n")
         answer: dict[str, Any] = msgspec.json.decode(connection.makefile("rb").readline())
     if "error" in answer:
-        raise Refused(answer["error"])
+        raise RequestRefused(answer["error"])
     return answer
 
 

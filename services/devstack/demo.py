@@ -29,7 +29,7 @@ TIMEOUT = urllib3.Timeout(connect=3, read=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class DemoPlan:
     """What to place: how many orders, how many a second, and which share is to fail."""
 
     url: str
@@ -40,7 +40,7 @@ class Plan:
     authority: Path | None = None  # authority that verifies a gateway with TLS; None: the machine's
 
 
-class View(msgspec.Struct, rename="camel"):
+class ListedOrder(msgspec.Struct, rename="camel"):
     """An order as the API shows it."""
 
     id: int | str
@@ -80,7 +80,7 @@ class Order:
 class Demo:
     """The orders of one run."""
 
-    plan: Plan
+    plan: DemoPlan
     orders: list[Order]
     http: urllib3.PoolManager = field(init=False)
     giving_up: threading.Event = field(default_factory=threading.Event)
@@ -121,7 +121,7 @@ class Demo:
             return
         if answer.status != 200:
             return
-        for view in msgspec.json.decode(answer.data, type=list[View]):
+        for view in msgspec.json.decode(answer.data, type=list[ListedOrder]):
             if view.id == order.order_id:
                 note(order, view)
 
@@ -154,7 +154,7 @@ class Demo:
         )
 
 
-def note(order: Order, view: View) -> None:
+def note(order: Order, view: ListedOrder) -> None:
     """Copy the API's answer; the time to the end is by the service's clock."""
     order.status, order.reason = view.status, view.status_reason
     if order.ended:
@@ -170,7 +170,7 @@ def due(order: Order) -> bool:
     return order.accepted and not order.ended and order.polls < limit
 
 
-def run(plan: Plan, console: Console) -> int:
+def run(plan: DemoPlan, console: Console) -> int:
     """Run the demo live on the terminal; 0 when every accepted order has ended."""
     demo = Demo(plan, make_orders(plan))
     placing = threading.Thread(target=demo.place_all, daemon=True)
@@ -194,7 +194,7 @@ def show(demo: Demo, console: Console) -> None:
             display.update(picture(demo.orders))
 
 
-def make_orders(plan: Plan) -> list[Order]:
+def make_orders(plan: DemoPlan) -> list[Order]:
     """Return random orders; their users are numbers that other runs hardly use."""
     first = random.randrange(10**9, 10**12)  # noqa: S311 - not a secret
     declined = round(plan.count * plan.decline_ratio)

@@ -12,7 +12,7 @@ from devstack import control, guardian, stack, state, tls
 from devstack.component import Component
 from devstack.packages import debian, rabbitmq, secured
 from devstack.packages.release import Release
-from devstack.report import Report
+from devstack.report import ProgressReport
 from devstack.settings import Settings
 from devstack.supervisor import VERBS, PortsTaken, Supervisor
 
@@ -22,7 +22,7 @@ FAILED = 2
 
 def up(settings: Settings) -> int:
     """Run the whole platform; return 0 when it was asked to stop."""
-    output = Report()
+    output = ProgressReport()
     return guardian.guarded(
         lambda: run(
             settings.state,
@@ -37,7 +37,7 @@ def up(settings: Settings) -> int:
 def run(
     folder: Path,
     compose: Callable[[], list[Component]],
-    output: Report,
+    output: ProgressReport,
     ready: Callable[[float], str],
     environment: Callable[[], Mapping[str, str]] = dict,
 ) -> int:
@@ -59,7 +59,7 @@ def run(
         return FAILED
 
 
-def live(supervisor: Supervisor, output: Report, ready: Callable[[float], str]) -> int:
+def live(supervisor: Supervisor, output: ProgressReport, ready: Callable[[float], str]) -> int:
     """Start, wait and stop; return 1 if the start failed."""
     start = time.monotonic()
     if supervisor.start():
@@ -72,7 +72,7 @@ def live(supervisor: Supervisor, output: Report, ready: Callable[[float], str]) 
     return 0 if supervisor.stop_requested else 1
 
 
-def composed(settings: Settings, output: Report) -> list[Component]:
+def composed(settings: Settings, output: ProgressReport) -> list[Component]:
     """Return the components, after fetching their missing programs and making certificates."""
     if not settings.given("rabbitmq") and not rabbitmq.RELEASE.cached():
         fetch("rabbitmq", "35 MB", rabbitmq.RELEASE, output)
@@ -83,7 +83,7 @@ def composed(settings: Settings, output: Report) -> list[Component]:
     return stack.components(settings, state.load_secrets(settings.state))
 
 
-def fetch(name: str, size: str, release: Release, output: Report) -> None:
+def fetch(name: str, size: str, release: Release, output: ProgressReport) -> None:
     """Fetch a release of Debian packages and report it."""
     start = time.monotonic()
     output.event(name, "fetching", None, f"Debian packages, {size}, once")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from devstack.component import Component
 from devstack.program import Program, StartFailed, ended
-from devstack.report import Report
+from devstack.report import ProgressReport
 
 # Doubled after each crash; reset when a component has run for long.
 BACKOFF_S = 0.5
@@ -27,7 +27,7 @@ class Keeper:
         self,
         component: Component,
         needs: list["Keeper"],
-        report: Report,
+        report: ProgressReport,
         on_failure: Callable[[], None],
     ) -> None:
         """Take the keepers of its dependencies, and a function to call if the first start fails."""

@@ -10,7 +10,7 @@ COLOURS = {"ready": "32", "done": "32", "failed": "31", "crashed": "31", "restar
 COLUMNS = ("component", "state", "pid", "uptime", "restarts", "address")
 
 
-class Report:
+class ProgressReport:
     """Writes lines to a stream; a closed stream does not stop the stack."""
 
     def __init__(self, stream: TextIO = sys.stdout) -> None:

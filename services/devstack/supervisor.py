@@ -13,7 +13,7 @@ import psutil
 from devstack import ports, report
 from devstack.component import Component
 from devstack.keeper import Keeper
-from devstack.report import Report
+from devstack.report import ProgressReport
 
 REAP_S = 1.0
 # What has not ended by then is killed, so that all is over within 15 s.
@@ -34,7 +34,7 @@ class UnknownComponent(Exception):
 class Supervisor:
     """The keepers of all components."""
 
-    def __init__(self, components: list[Component], output: Report) -> None:
+    def __init__(self, components: list[Component], output: ProgressReport) -> None:
         """Take the components; each must come after its dependencies."""
         self.report = output
         self.leaving = threading.Event()

@@ -36,7 +36,7 @@ class Pin(NamedTuple):
     version: str
 
 
-class Finding(NamedTuple):
+class AdvisoryFinding(NamedTuple):
     """An advisory about a package of a lock."""
 
     lock: str
@@ -126,7 +126,7 @@ def report(advisories: Path) -> int:
     return 1 if findings else 0
 
 
-def audit(locks: Sequence[Path], advisories: Path) -> Iterator[Finding]:
+def audit(locks: Sequence[Path], advisories: Path) -> Iterator[AdvisoryFinding]:
     """Yield every advisory about a version of a lock."""
     by_package: dict[str, list[dict[str, Any]]] = {}
     locked = {pin.name for lock in locks for pin in pins(lock)}
@@ -139,7 +139,7 @@ def audit(locks: Sequence[Path], advisories: Path) -> Iterator[Finding]:
         for pin in pins(lock):
             for advisory in by_package.get(pin.name, []):
                 if concerns(advisory, pin):
-                    yield Finding(lock.name, pin, _title(advisory))
+                    yield AdvisoryFinding(lock.name, pin, _title(advisory))
 
 
 def concerns(advisory: dict[str, Any], pin: Pin) -> bool:

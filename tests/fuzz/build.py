@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from devstack import bootstrap
-from devstack.report import Report
+from devstack.report import ProgressReport
 
 _SERVER = Path(__file__).with_name("echo_server.py")
 _START_S = 30
@@ -55,7 +55,7 @@ def running(*, sanitized: bool) -> Iterator[Running]:
 def _start(folder: Path, *, sanitized: bool) -> "subprocess.Popen[bytes]":
     environment = dict(os.environ)
     if sanitized:
-        wheels = bootstrap.compiled(Report(), sanitized=True)
+        wheels = bootstrap.compiled(ProgressReport(), sanitized=True)
         with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
             wheel.extractall(folder / "build")
         environment |= {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from devstack import foreground, guardian
 from devstack.component import Component, Stage, log_file
-from devstack.report import Report
+from devstack.report import ProgressReport
 
 # Notes its name in the file `order` when it is asked to end.
 POLITE = (
@@ -66,7 +66,7 @@ def main() -> int:
         lambda: foreground.run(
             state,
             lambda: components(state, scenario),
-            Report(),
+            ProgressReport(),
             lambda took_s: f"\nready in {took_s:.1f} s",
         )
     )

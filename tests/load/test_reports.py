@@ -9,7 +9,7 @@ from loadtest import catalogue
 from loadtest.baseline import Comparison
 from loadtest.faults import Event
 from loadtest.invariants import InvariantCheck
-from loadtest.locusts.counting import Report, RequestCounts
+from loadtest.locusts.counting import RequestCounts, WorkerReport
 from loadtest.memory import MemoryReading
 from loadtest.report import junit, page, summary
 from loadtest.report.chart import Band, Chart, nice, svg
@@ -18,7 +18,7 @@ from loadtest.scenario import at_most
 from loadtest.verdict import ExitCode, check
 
 REPORTS = [
-    Report(
+    WorkerReport(
         t=float(t), users=4, worker="one", names={"create": RequestCounts(0, {"202": 2}, {12: 2})}
     )
     for t in range(1, 10)

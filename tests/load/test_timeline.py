@@ -8,7 +8,7 @@ import pytest
 from loadtest import catalogue, knee, memory, timeline
 from loadtest.baseline import compare, limits, load, save
 from loadtest.knee import Level
-from loadtest.locusts.counting import Report, Tally, bucket, to_builtins
+from loadtest.locusts.counting import Tally, WorkerReport, bucket, to_builtins
 from loadtest.memory import MemoryReading
 from loadtest.scenario import Moment, Phase, Step, Upstream
 from loadtest.sizing import sized
@@ -16,11 +16,11 @@ from loadtest.sizing import sized
 SMOKE = catalogue.find("smoke")
 
 
-def reported(t: float, name: str, *took_ms: float, failed: int = 0) -> Report:
+def reported(t: float, name: str, *took_ms: float, failed: int = 0) -> WorkerReport:
     tally = Tally()
     for number, duration_ms in enumerate(took_ms):
         tally.request(name, 200 if number >= failed else 500, duration_ms, failed=number < failed)
-    return Report(t=t, names=tally.take()[0])
+    return WorkerReport(t=t, names=tally.take()[0])
 
 
 def test_figures_are_of_the_whole_run_and_of_each_phase() -> None:
@@ -120,7 +120,7 @@ def test_what_fills_a_cache_at_the_start_is_no_slope() -> None:
 
 
 def test_the_largest_locust_worker_is_the_one_that_counts() -> None:
-    reports = [Report(t=1.1, rss_bytes=50 * 2**20), Report(t=1.2, rss_bytes=70 * 2**20)]
+    reports = [WorkerReport(t=1.1, rss_bytes=50 * 2**20), WorkerReport(t=1.2, rss_bytes=70 * 2**20)]
     assert memory.of_locust(reports) == [MemoryReading(1, {"locust": 70})]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from load.process import ROOT
 from loadtest import catalogue
-from loadtest.locusts.counting import Report, Tally, to_builtins
+from loadtest.locusts.counting import Tally, WorkerReport, to_builtins
 from loadtest.scenario import Threshold, at_least, at_most
 from loadtest.watchdog import ABORT, AbortWatchdog
 
@@ -20,7 +20,7 @@ def report(folder: Path, t: float, *took_ms: float, failed: int = 0) -> None:
     tally = Tally()
     for number, duration_ms in enumerate(took_ms):
         tally.request("create", 202, duration_ms, failed=number < failed)
-    line = msgspec.json.encode(to_builtins(Report(t=t, names=tally.take()[0])))
+    line = msgspec.json.encode(to_builtins(WorkerReport(t=t, names=tally.take()[0])))
     with (folder / "timeline.jsonl").open("ab") as file:
         file.write(line + b"\n")
 

@@ -10,13 +10,13 @@ from devstack import demo, report
 
 def test_an_event_is_one_line_with_name_word_time_and_address() -> None:
     output = io.StringIO()
-    report.Report(output).event("postgres", "ready", 0.42, "127.0.0.1:25432")
+    report.ProgressReport(output).event("postgres", "ready", 0.42, "127.0.0.1:25432")
     assert output.getvalue().split() == ["postgres", "ready", "0.4", "s", "127.0.0.1:25432"]
 
 
 def test_a_reader_that_has_gone_away_stops_nothing() -> None:
     output = io.StringIO()
-    quiet = report.Report(output)
+    quiet = report.ProgressReport(output)
     output.close()
     quiet.line("nobody reads this")
 

@@ -43,7 +43,7 @@ def covers(scope: str, namespace: str) -> bool:
     return not scope or namespace in scope.split(",")
 
 
-class Lease:
+class LeaderLease:
     """One replica's view of the Lease `namespace/name`; `scope` is noted on it."""
 
     def __init__(

@@ -17,7 +17,7 @@ from orderservice_operator.cluster.discovery import Discovery
 from orderservice_operator.cluster.events import Recorder
 from orderservice_operator.cluster.fingerprints import Fingerprints
 from orderservice_operator.cluster.informer import Informer
-from orderservice_operator.cluster.lease import Lease
+from orderservice_operator.cluster.lease import LeaderLease
 from orderservice_operator.cluster.owner import Owner
 from orderservice_operator.cluster.secret_watch import SecretWatch
 from orderservice_operator.cluster.store import Store
@@ -67,7 +67,7 @@ class Operator:
         self._owner = Owner(client, settings.owner)
         identity = f"{socket.gethostname()}-{os.getpid()}"
         scope = ",".join(namespaces(settings))
-        self._lease = Lease(client, settings.lease, identity, self._owner, scope)
+        self._lease = LeaderLease(client, settings.lease, identity, self._owner, scope)
         self._installation = Installation(client, settings.lease)
         self._external = self._create_external_metrics()
         self._fingerprints = Fingerprints(client, settings.secrets_s)
