@@ -16,7 +16,7 @@ from orders.telemetry import context
 from orders.upstream.credential import credential_of
 from orders.upstream.http import Upstream
 from orders.upstream.inventory import Inventory, Target, reserve_call
-from orders.upstream.parallel import Answered, ParallelCalls
+from orders.upstream.parallel import CallResult, ParallelCalls
 from orders.upstream.policy import UpstreamPolicy
 from upstreams.process import Control, running
 
@@ -105,10 +105,10 @@ def test_calls_of_sets_of_orders_carry_the_token_of_the_moment(token_source: Pla
                 for number in range(8):
                     call = reserve_call(Target(f"{token}-{number}", number + 1), 1, 1)
                     calls.begin(number, upstream, call, lambda run, *args: run(*args))
-                results: list[Answered[int]] = []
+                results: list[CallResult[int]] = []
                 while len(results) < 8:
                     results += calls.wait(5)
-            assert [answered.error for answered in results] == [None] * 8
+            assert [result.error for result in results] == [None] * 8
 
 
 @pytest.mark.parametrize("contents", ["", "two words", "half\x00", "ümlaut"])

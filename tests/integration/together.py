@@ -11,7 +11,7 @@ from orders.errors import OrdersError
 from orders.messaging.envelope import Message
 from orders.messaging.sets import Member
 from orders.telemetry import context
-from orders.upstream.parallel import Answered
+from orders.upstream.parallel import CallResult
 from orders.watch import Watch
 from orders.worker.sets import Calls, OrderCalls, SetFulfilment, SetPorts, Task
 from orders.worker.steps import target
@@ -60,13 +60,13 @@ class DirectCalls:
 
     def __init__(self) -> None:
         self.fresh = 0
-        self.ended: list[Answered[Any]] = []
+        self.ended: list[CallResult[Any]] = []
         self._rung = threading.Event()
 
     def begin(self, *_: object) -> None:
         raise AssertionError("these calls are made by DirectOrderCalls")
 
-    def wait(self, timeout_s: float | None) -> list[Answered[Any]]:
+    def wait(self, timeout_s: float | None) -> list[CallResult[Any]]:
         if not self.ended:
             self._rung.wait(timeout_s)
             self._rung.clear()
@@ -111,9 +111,9 @@ class DirectOrderCalls:
 
     def _ask(self, task: Task, method: Callable[..., Any], *arguments: object) -> None:
         try:
-            answered = Answered(task, task.member.run(method, *arguments), None)
+            answered = CallResult(task, task.member.run(method, *arguments), None)
         except Exception as error:  # noqa: BLE001 it is an answer here
-            answered = Answered(task, None, error)
+            answered = CallResult(task, None, error)
         self.calls.ended.append(answered)
 
 

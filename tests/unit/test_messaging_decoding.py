@@ -182,4 +182,4 @@ def test_pika_still_calls_the_method_that_is_replaced() -> None:
             pass
 
     Probe()._on_data_available(frame(raw(table((b"at", MILLISECONDS))).encode()[0]))
-    assert isinstance(read[0].properties, decoding.Received)
+    assert isinstance(read[0].properties, decoding.ReceivedProperties)

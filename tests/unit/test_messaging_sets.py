@@ -60,7 +60,7 @@ class Outcomes:
     def finish(self, works: Sequence[Parcel]) -> None:
         self.finished += works
 
-    def single(self, works: Sequence[Parcel], _error: OrdersError | None) -> None:
+    def handle_singly(self, works: Sequence[Parcel], _error: OrdersError | None) -> None:
         self.singled += works
 
     def let_go(self, works: Sequence[Parcel]) -> None:

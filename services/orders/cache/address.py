@@ -102,8 +102,10 @@ class Login:
 
     def others(self) -> dict[str, Any]:
         """Return the arguments for redis-py's clients that connect to other servers."""
-        own = ("host", "port", "path", "db")
-        arguments = {name: value for name, value in self.arguments.items() if name not in own}
+        server_names = ("host", "port", "path", "db")
+        arguments = {
+            name: value for name, value in self.arguments.items() if name not in server_names
+        }
         limits = {"socket_timeout": _ASK_S, "socket_connect_timeout": _ASK_S}
         return arguments | limits | {"ssl": self._tls}
 
@@ -149,10 +151,10 @@ def _sentinels(transport: str, url: str) -> RedisTarget:
     if database and not database.isdigit():
         raise _WrongUrl("the database after the service's name must be a number")
     query = dict(parse_qsl(url_parts(url).query))
-    own = {name: query.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    credentials = {name: query.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     logins = list(_logins(transport, url, f"/{database or 0}", urlencode(query)))
     sentinels = [(login.host, login.arguments.get("port", _SENTINEL_PORT)) for login in logins]
-    return Sentinels(logins[0], sentinels, own, service)
+    return Sentinels(logins[0], sentinels, credentials, service)
 
 
 def _cluster(transport: str, url: str) -> RedisTarget:
@@ -166,8 +168,8 @@ def _cluster(transport: str, url: str) -> RedisTarget:
 
 
 def _logins(transport: str, url: str, path: str, query: str) -> Iterator[Login]:
-    user, at, hosts = url_parts(url).netloc.rpartition("@")
+    user, at_sign, hosts = url_parts(url).netloc.rpartition("@")
     for host in hosts.split(","):
         if not host.strip() or host.startswith(":"):
             raise _WrongUrl("a host is missing")
-        yield Login(f"{transport}://{user}{at}{host}{path}?{query}")
+        yield Login(f"{transport}://{user}{at_sign}{host}{path}?{query}")

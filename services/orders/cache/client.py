@@ -96,11 +96,11 @@ class Breaker:
     def _probe(self) -> None:
         with self._lock:
             now = self._clock()
-            until = self._open_until
-            if until is None:
+            open_until = self._open_until
+            if open_until is None:
                 return
-            if now < until:
-                raise RedisBypassed("Redis is bypassed", retry_after_s=until - now)
+            if now < open_until:
+                raise RedisBypassed("Redis is bypassed", retry_after_s=open_until - now)
             self._open_until = now + self._retry_after_s  # the others wait for this caller
 
     def note_success(self) -> None:
@@ -204,8 +204,8 @@ class Redis:
 
         True after a failure, and if a server is new to this process, was restarted or promoted.
         """
-        new = time.monotonic() - self._servers_since < seconds
-        return new or self.breaker.failed_within(seconds)
+        is_new = time.monotonic() - self._servers_since < seconds
+        return is_new or self.breaker.failed_within(seconds)
 
     def distrust(self) -> None:
         """Make every thread connect anew, because its servers may have been replaced."""
@@ -218,11 +218,11 @@ class Redis:
                 link.close()
 
     def _exchange(self, commands: Sequence[Command], deadline: float) -> list[Reply]:
-        reused = self._slot.link is not None or self._slot.opening is not None
+        is_reused = self._slot.link is not None or self._slot.opening is not None
         try:
             return self._link(deadline).exchange(commands, deadline)
         except (Closed, ConnectionResetError, BrokenPipeError):
-            if not reused:
+            if not is_reused:
                 raise
         # The server closed an idle connection, or restarted: so it is not down.
         self._drop()
@@ -232,17 +232,17 @@ class Redis:
         self, commands: Sequence[Command], replies: list[Reply], deadline: float
     ) -> list[Reply]:
         """Repeat the scripts that the server did not know, with their text."""
-        unknown = [
+        indexes = [
             i
             for i, reply in enumerate(replies)
             if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
         ]
-        if unknown:
-            again: list[Command] = [
+        if indexes:
+            full_commands: list[Command] = [
                 (b"EVAL", self._scripts[bytes(commands[i][1])], *commands[i][2:])  # type: ignore[arg-type]
-                for i in unknown
+                for i in indexes
             ]
-            for i, reply in zip(unknown, self._exchange(again, deadline), strict=True):
+            for i, reply in zip(indexes, self._exchange(full_commands, deadline), strict=True):
                 replies[i] = reply
         return replies
 
@@ -324,5 +324,5 @@ def _refuse_errors(commands: Sequence[Command], replies: list[Reply]) -> list[Re
 
 
 def _refused(message: str, replies: Sequence[Reply]) -> RedisRefused:
-    refused = hiredis.ReplyError
-    return RedisRefused(message, [None if isinstance(r, refused) else r for r in replies])
+    error_class = hiredis.ReplyError
+    return RedisRefused(message, [None if isinstance(r, error_class) else r for r in replies])

@@ -29,8 +29,8 @@ _SCRIPTS: Final = frozenset({b"EVALSHA", b"EVAL"})  # arguments: text or SHA-1, 
 
 def pack(command: Command) -> bytes:
     """Return the bytes of a command."""
-    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub says 1-tuple
-    return packed
+    payload: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub says 1-tuple
+    return payload
 
 
 _ASKING: Final = pack((b"ASKING",))
@@ -212,8 +212,8 @@ class PrimaryConnections:
             connection.send(b"".join(pack(commands[index]) for index in indexes))
         replies: list[Reply] = [None] * len(commands)
         for connection, indexes in by_node.items():
-            collected = connection.collect(len(indexes), deadline)
-            for index, reply in zip(indexes, collected, strict=True):
+            node_replies = connection.collect(len(indexes), deadline)
+            for index, reply in zip(indexes, node_replies, strict=True):
                 replies[index] = reply
         return replies
 
@@ -225,10 +225,10 @@ class PrimaryConnections:
 
     def _redirected(self, command: Command, refusal: hiredis.ReplyError, deadline: float) -> Reply:
         """Repeat a command whose slot moves or has moved; return any other refusal as it is."""
-        code, _, rest = str(refusal).partition(" ")
+        code, _, target = str(refusal).partition(" ")
         if code not in {"MOVED", "ASK"} or self._slots is None:
             return refusal
-        slot, _, address = rest.partition(" ")
+        slot, _, address = target.partition(" ")
         connection = self._connections.get(address)
         if connection is None:  # a new node: connect anew, to all nodes
             raise Closed(f"{code.lower()} to another node")
@@ -240,8 +240,8 @@ class PrimaryConnections:
 
 def _key(command: Command) -> bytes | None:
     """Return a command's first key, which determines the node; None if it has no keys."""
-    place = 3 if command[0] in _SCRIPTS else 1
-    if len(command) <= place:
+    index = 3 if command[0] in _SCRIPTS else 1
+    if len(command) <= index:
         return None
-    key = command[place]
+    key = command[index]
     return key if isinstance(key, bytes) else str(key).encode()

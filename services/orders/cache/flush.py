@@ -36,9 +36,9 @@ def flush(settings: CacheSettings) -> int:
             for connection in links.connections.values():
                 closing.callback(connection.close)
             connections = links.connections.values()
-            deleted = sum(_flush(link, pattern, marker) for link in connections)
+            count = sum(_flush(link, pattern, marker) for link in connections)
             _mark(connections, marker)  # last: from now on no L1 can read a lost version from Redis
-            return deleted
+            return count
     except (OSError, RedisError, hiredis.HiredisError) as error:
         raise RedisDown(f"Redis does not answer: {type(error).__name__}") from error
 
@@ -56,7 +56,7 @@ def _mark(connections: Collection[RedisConnection], marker: bytes) -> None:
 
 
 def _flush(connection: RedisConnection, pattern: str, marker: bytes) -> int:
-    deleted, cursor = 0, b"0"
+    count, cursor = 0, b"0"
     while True:
         scan = pack((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN))
         [reply] = connection.exchange(scan, 1, time.monotonic() + _STEP_S)
@@ -66,6 +66,6 @@ def _flush(connection: RedisConnection, pattern: str, marker: bytes) -> int:
         if keys:  # a command for each key: in a cluster their slots differ
             payload = b"".join(pack((b"UNLINK", key)) for key in keys)
             replies = connection.exchange(payload, len(keys), time.monotonic() + _STEP_S)
-            deleted += replies.count(1)
+            count += replies.count(1)
         if cursor == b"0":
-            return deleted
+            return count

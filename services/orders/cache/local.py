@@ -210,8 +210,8 @@ class AbsentIds:
 
     def __contains__(self, order_id: int) -> bool:
         """Whether the order was missing in the last ABSENT_S, and cannot exist now."""
-        until = self._until.get(order_id)
-        return until is not None and self._clock() < until
+        expires_at = self._until.get(order_id)
+        return expires_at is not None and self._clock() < expires_at
 
     def add(self, order_id: int) -> None:
         """Remember that the primary has no such order, if that is safe."""
@@ -244,18 +244,18 @@ class Tracker:
     def __init__(
         self,
         target: RedisTarget,
-        local: LocalOrders,
+        local_orders: LocalOrders,
         *,
         key_prefix: str,
         retry_after_s: float,
-        lost: Callable[[], None] = lambda: None,
+        on_loss: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the function to call when the servers may have been replaced."""
         self._target = target
-        self._local = local
+        self._local = local_orders
         self._key_prefix = key_prefix.encode()
         self._retry_after_s = retry_after_s
-        self._lost = lost
+        self._on_loss = on_loss
         self._stopping = threading.Event()
         self._connections: Sequence[RedisConnection] = ()
         self._thread: threading.Thread | None = None
@@ -287,7 +287,7 @@ class Tracker:
                     _log.warning("cache.tracking_lost", reason=f"{type(error).__name__}: {error}")
                 connected = bool(self._connections)
                 if connected:
-                    self._lost()
+                    self._on_loss()
                 self._connections = ()
             self._stopping.wait(self._retry_after_s)
 
@@ -334,13 +334,13 @@ class _Listener:
     def __init__(
         self,
         connection: RedisConnection,
-        local: LocalOrders,
+        local_orders: LocalOrders,
         key_prefix: bytes,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.connection = connection
         self.heard_until = float("-inf")  # all changes before this (by the clock) were reported
-        self._local = local
+        self._local = local_orders
         self._key_prefix = key_prefix
         self._clock = clock
         self._answered = float("-inf")  # when we sent the last HELLO that was answered

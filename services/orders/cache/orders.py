@@ -102,7 +102,7 @@ class OrderCache:
                 self._local,
                 key_prefix=self._shared.key_prefix,
                 retry_after_s=settings.retry_after_s,
-                lost=redis.distrust,
+                on_loss=redis.distrust,
             )
             if redis.target and settings.local_entries
             else None
@@ -143,13 +143,13 @@ class OrderCache:
         self._absent.note_existing(order.id)
         self._local.newest(order)
         try:
-            newer = self._shared.put(order)
+            newer_order = self._shared.put(order)
         except RedisDown:
             self._backlog.add(order)
             return
         self._backlog.written(order)
-        if newer is not None:
-            self._local.newest(newer)
+        if newer_order is not None:
+            self._local.newest(newer_order)
 
     def put_all(self, orders: Sequence[CachedOrder]) -> None:
         """Store committed versions like `put`, in one round trip."""
@@ -157,14 +157,14 @@ class OrderCache:
             self._absent.note_existing(order.id)
             self._local.newest(order)
         try:
-            newer = self._shared.put_all(orders)
+            newer_orders = self._shared.put_all(orders)
         except RedisDown:
             for order in orders:
                 self._backlog.add(order)
             return
         for order in orders:
             self._backlog.written(order)
-        for order in newer:
+        for order in newer_orders:
             self._local.newest(order)
 
     def note_existing(self, order_id: int) -> None:
@@ -186,8 +186,8 @@ class OrderCache:
         try:
             order = self._shared.get(order_id)
         except RedisDown as error:
-            bypassed = isinstance(error, RedisBypassed)
-            (self._count.shared_bypass if bypassed else self._count.shared_error).inc()
+            is_bypassed = isinstance(error, RedisBypassed)
+            (self._count.shared_bypass if is_bypassed else self._count.shared_error).inc()
             return None
         if order is None:
             self._count.shared_miss.inc()
@@ -201,16 +201,16 @@ class OrderCache:
         order = self._from_shared(order_id)
         if order is not None:
             return order
-        started = time.monotonic()
+        started_s = time.monotonic()
         order = fetch()
         if order is None:
             self._absent.add(order_id)
             return None
         self._absent.note_existing(order_id)
-        newest = self._local.newest(order)
-        if newest is order and time.monotonic() - started <= self._fill_s:
+        newest_order = self._local.newest(order)
+        if newest_order is order and time.monotonic() - started_s <= self._fill_s:
             return self._fill(order)
-        return newest
+        return newest_order
 
     def _fill(self, order: CachedOrder) -> CachedOrder:
         """Store a fetched version in L2. Redis reports this write, so L1 reads it from L2."""
@@ -238,10 +238,10 @@ def encode(order: CachedOrder) -> bytes:
     return b"%d %d %d %b" % (order.version, order.owner_id, order.terminal, order.body)
 
 
-def decode(order_id: int, stored: bytes) -> CachedOrder | None:
+def decode(order_id: int, value: bytes) -> CachedOrder | None:
     """Return the snapshot, or None for a malformed value, which counts as a miss."""
     try:
-        version, owner_id, terminal, body = stored.split(b" ", 3)
+        version, owner_id, terminal, body = value.split(b" ", 3)
         return CachedOrder(order_id, int(owner_id), int(version), terminal == b"1", body)
     except ValueError:
         return None
@@ -259,8 +259,8 @@ class SharedOrders:
 
     def get(self, order_id: int) -> CachedOrder | None:
         """Return the stored snapshot."""
-        stored = self._redis.call(b"GET", f"{self.key_prefix}{order_id}")
-        return None if stored is None else decode(order_id, stored)
+        value = self._redis.call(b"GET", f"{self.key_prefix}{order_id}")
+        return None if value is None else decode(order_id, value)
 
     def put(self, order: CachedOrder) -> CachedOrder | None:
         """Store a snapshot, unless Redis has a newer one: then return that one."""
@@ -275,8 +275,8 @@ class SharedOrders:
     def putting(self, order: CachedOrder) -> Command:
         """Return the Redis command of `put`."""
         key = f"{self.key_prefix}{order.id}"
-        spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 not a secret
-        ttl_ms = max(1, round(self.ttl_s(order) * spread * 1000))
+        jitter = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 not a secret
+        ttl_ms = max(1, round(self.ttl_s(order) * jitter * 1000))
         return (
             b"EVALSHA", self._script, 1, key, order.version, encode(order), ttl_ms,
         )  # fmt: skip
@@ -295,9 +295,9 @@ class WriteBacklog:
     """The newest unwritten snapshot of each order, and the thread that writes it."""
 
     def __init__(
-        self, shared: SharedOrders, *, retry_after_s: float, entries: int = _BACKLOG_LIMIT
+        self, shared_orders: SharedOrders, *, retry_after_s: float, entries: int = _BACKLOG_LIMIT
     ) -> None:
-        self._shared = shared
+        self._shared = shared_orders
         self._retry_after_s = retry_after_s
         self._limit = entries
         self._orders: OrderedDict[int, CachedOrder] = OrderedDict()
@@ -341,13 +341,13 @@ class WriteBacklog:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout=2)
-        unwritten = len(self) - self.flush()
-        if unwritten:
-            _log.warning("cache.writes_lost", orders=unwritten)
+        lost_count = len(self) - self.flush()
+        if lost_count:
+            _log.warning("cache.writes_lost", orders=lost_count)
 
     def flush(self) -> int:
         """Write the waiting snapshots until Redis fails; return how many were written."""
-        written = 0
+        count = 0
         while batch := self._batch():
             try:
                 self._shared.put_all(batch)
@@ -355,8 +355,8 @@ class WriteBacklog:
                 break
             for order in batch:
                 self.written(order)
-            written += len(batch)
-        return written
+            count += len(batch)
+        return count
 
     def _batch(self) -> list[CachedOrder]:
         with self._lock:
@@ -367,15 +367,15 @@ class WriteBacklog:
             self._wake.wait()
             self._wake.clear()
             while self._orders and not self._stop.wait(self._retry_after_s):
-                if written := self.flush():
-                    _log.info("cache.writes_caught_up", orders=written)
+                if count := self.flush():
+                    _log.info("cache.writes_caught_up", orders=count)
 
 
 class _Flight(Generic[T]):
     __slots__ = ("error", "finished", "result", "started")
 
-    def __init__(self, started: float) -> None:
-        self.started = started
+    def __init__(self, started_s: float) -> None:
+        self.started = started_s
         self.finished: threading.Event | None = None  # made by the first thread that waits
         self.result: T | None = None
         self.error: Exception | None = None
@@ -395,16 +395,16 @@ class Flights(Generic[T]):
         A flight that started before the call may return None for an order created since. So such a
         None is not used. Raises what `work` raised.
         """
-        arrived = self._clock()
+        now = self._clock()
         while True:
-            flight, finished = self._join(key)
-            if finished is None:
+            flight, end = self._join(key)
+            if end is None:
                 return self._lead(key, flight, work)
-            if not finished.wait(WAIT_S):
+            if not end.wait(WAIT_S):
                 return work()
             if flight.error is not None:
                 raise flight.error
-            if flight.result is not None or flight.started > arrived:
+            if flight.result is not None or flight.started > now:
                 return flight.result
 
     def _join(self, key: int) -> tuple[_Flight[T], threading.Event | None]:
@@ -433,6 +433,6 @@ class Flights(Generic[T]):
         with self._lock:
             if self._flights.get(key) is flight:
                 del self._flights[key]
-            finished = flight.finished
-        if finished is not None:
-            finished.set()
+            end = flight.finished
+        if end is not None:
+            end.set()

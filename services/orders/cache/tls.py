@@ -32,8 +32,8 @@ class KeptContext:
 
     def of(self, stamps: _Stamps) -> ssl.SSLContext | None:
         """Return the context if its files have not changed."""
-        stored = self._kept
-        return stored[1] if stored is not None and stored[0] == stamps else None
+        entry = self._kept
+        return entry[1] if entry is not None and entry[0] == stamps else None
 
     def keep(self, stamps: _Stamps, context: ssl.SSLContext) -> None:
         """Keep a context; `stamps` were taken from its files before it was made."""
@@ -50,17 +50,21 @@ class TlsConnection(SSLConnection):
 
     def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
         """Wrap as redis-py does. Raises OSError, also if a file or the certificate is refused."""
-        trusted = ssl.get_default_verify_paths()  # uses SSL_CERT_FILE and SSL_CERT_DIR, if set
-        own = (self.certfile, self.keyfile, self.ca_certs, self.ca_path)
-        stamps = tuple(_stamp(file) for file in (*own, trusted.cafile, trusted.capath))
+        default_paths = (
+            ssl.get_default_verify_paths()
+        )  # uses SSL_CERT_FILE and SSL_CERT_DIR, if set
+        files = (self.certfile, self.keyfile, self.ca_certs, self.ca_path)
+        stamps = tuple(
+            _stamp(file) for file in (*files, default_paths.cafile, default_paths.capath)
+        )
         context = self._context_cache.of(stamps)
         if context is not None:
             return context.wrap_socket(sock, server_hostname=self.host)
-        wrapped: ssl.SSLSocket = super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
+        tls_socket: ssl.SSLSocket = super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
         # redis-py checks OCSP itself, outside the context.
         if not (self.ssl_validate_ocsp or self.ssl_validate_ocsp_stapled):
-            self._context_cache.keep(stamps, wrapped.context)
-        return wrapped
+            self._context_cache.keep(stamps, tls_socket.context)
+        return tls_socket
 
 
 def _stamp(file: str | None) -> _Stamp:

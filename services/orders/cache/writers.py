@@ -91,14 +91,14 @@ class RecentWriters:
 
     def wrote_here(self, user_id: int) -> bool:
         """Whether the user wrote through this process; asks no Redis."""
-        until = self._own.get(user_id)
-        return until is not None and self._clock() < until
+        expires_at = self._own.get(user_id)
+        return expires_at is not None and self._clock() < expires_at
 
     def asking(self, user_id: int) -> Command:
         """Return the command whose reply `answer` reads, to send it together with others."""
-        since = f"{self._key_prefix}{{{user_id % _GROUPS}}}:since"
+        since_key = f"{self._key_prefix}{{{user_id % _GROUPS}}}:since"
         keep_ms = round(self._keep_s * 1000)
-        return (b"EVALSHA", self._look_up, 2, self._key(user_id), since, _SINCE_MS, keep_ms)
+        return (b"EVALSHA", self._look_up, 2, self._key(user_id), since_key, _SINCE_MS, keep_ms)
 
     def answer(self, replies: list[Reply]) -> bool | None:
         """Read the reply of `asking`; None for a missing mark if marks may have been lost."""

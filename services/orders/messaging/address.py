@@ -29,10 +29,10 @@ class BrokerAddress(URLParameters):  # type: ignore[misc] # pika has no types
 
     def __init__(self, url: str, settings: MessagingSettings, name: str) -> None:
         try:
-            parts = urllib.parse.urlsplit(url)
-            if not parts.hostname:
+            url_parts = urllib.parse.urlsplit(url)
+            if not url_parts.hostname:
                 raise _wrong("a host is empty")
-            if parts.port == 0:
+            if url_parts.port == 0:
                 raise _wrong("a port is 0")
             super().__init__(url)
         except OSError as error:  # those of OpenSSL are of this class, and some a ValueError too
@@ -55,8 +55,8 @@ class BrokerAddress(URLParameters):  # type: ignore[misc] # pika has no types
         if self.ssl_options is None:  # type: ignore[has-type] # as above
             return
         try:
-            renewed = BrokerAddress(self._url, self._settings, self._name)
-            self.ssl_options = renewed.ssl_options  # type: ignore[has-type] # as above
+            address = BrokerAddress(self._url, self._settings, self._name)
+            self.ssl_options = address.ssl_options  # type: ignore[has-type] # as above
         except SettingError as error:
             _log.warning(
                 "amqp.certificate_not_renewed", host=host_and_port(self), reason=str(error)
@@ -87,15 +87,15 @@ def host_and_port(address: URLParameters) -> str:
 
 def _hosts(text: str) -> list[str]:
     """Split a URL into one for each of its hosts."""
-    scheme, separator, rest = text.partition("://")
+    scheme, separator, location = text.partition("://")
     if not separator or scheme.lower() not in _SCHEMES:
         shown_scheme = (
             scheme if re.fullmatch(r"[A-Za-z0-9+.-]{1,20}", scheme) and separator else "none"
         )
         raise _wrong(f"its scheme is {shown_scheme}, not one of {', '.join(_SCHEMES)}")
-    end = next((index for index, c in enumerate(rest) if c in "/?#"), len(rest))
-    credentials, at, hosts = rest[:end].rpartition("@")
-    return [f"{scheme}://{credentials}{at}{host}{rest[end:]}" for host in hosts.split(",")]
+    end = next((index for index, c in enumerate(location) if c in "/?#"), len(location))
+    credentials, at_sign, hosts = location[:end].rpartition("@")
+    return [f"{scheme}://{credentials}{at_sign}{host}{location[end:]}" for host in hosts.split(",")]
 
 
 def _wrong(fault: str) -> SettingError:

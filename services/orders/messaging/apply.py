@@ -67,8 +67,8 @@ def _write(management: Management, changes: Changes) -> None:
     for binding in changes.bindings:
         body = {"routing_key": binding.routing_key, "arguments": binding.arguments}
         management.bind(binding.source, binding.destination, body)
-    for stray in changes.strays:
-        management.unbind(stray.source, stray.destination, stray.properties_key)
+    for bound in changes.strays:
+        management.unbind(bound.source, bound.destination, bound.properties_key)
 
 
 def main_show(environ: Mapping[str, str]) -> int:

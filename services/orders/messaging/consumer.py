@@ -72,7 +72,7 @@ class _Work(msgspec.Struct, eq=False):
     failure: OrdersError | None = None  # how its first try, in a set, ended
 
 
-class _Unsettled:
+class _UnackedTags:
     """The unacknowledged deliveries of one channel, oldest first."""
 
     def __init__(self) -> None:
@@ -81,21 +81,21 @@ class _Unsettled:
     def add(self, tag: int) -> None:
         self._tags[tag] = None
 
-    def settled(self, tags: Iterable[int]) -> tuple[int | None, list[int]]:
+    def remove_tags(self, tags: Iterable[int]) -> tuple[int | None, list[int]]:
         """Remove tags; return how to acknowledge them with the fewest frames.
 
         The first result acknowledges all deliveries up to this tag; None if there are none. The
         second one has the tags to acknowledge singly.
         """
-        unmatched = set(tags)
-        last = None
-        while self._tags and (oldest := next(iter(self._tags))) in unmatched:
-            del self._tags[oldest]
-            unmatched.discard(oldest)
-            last = oldest
-        for tag in unmatched:
+        single_tags = set(tags)
+        last_tag = None
+        while self._tags and (oldest_tag := next(iter(self._tags))) in single_tags:
+            del self._tags[oldest_tag]
+            single_tags.discard(oldest_tag)
+            last_tag = oldest_tag
+        for tag in single_tags:
             self._tags.pop(tag, None)
-        return last, sorted(unmatched)
+        return last_tag, sorted(single_tags)
 
 
 class InHand:
@@ -162,7 +162,7 @@ class Consumer:
                 Sets(self._handling, self, set_handler, name)
                 for set_handler, name in zip(set_handlers, names, strict=False)
             ]
-        self._unsettled = _Unsettled()  # on the link's thread
+        self._unacked_tags = _UnackedTags()  # on the link's thread
         self._stopping = threading.Event()
         self._idle = threading.Condition()
         self._under_way = 0  # guarded by _idle
@@ -191,14 +191,14 @@ class Consumer:
             sets.wake()  # messages not begun go back as well
         with self._idle:
             drained = self._idle.wait_for(lambda: self._under_way == 0, self._limits.drain_s)
-            under_way = self._under_way
+            count = self._under_way
         self._link.close(_CLOSE_S)
         for sets in self._sets:
             sets.close()
         for _ in range(self._limits.prefetch):
             self._work.put(None)
         self._publisher.close(timeout_s=1)
-        _log.info("consumer.stopped", queue=self._queue, drained=drained, left=under_way)
+        _log.info("consumer.stopped", queue=self._queue, drained=drained, left=count)
         return drained
 
     @property
@@ -216,7 +216,7 @@ class Consumer:
     def opened(self, channel: Channel) -> None:
         """Consume on a new channel."""
         channel.add_on_cancel_callback(self._cancelled)
-        self._unsettled = _Unsettled()
+        self._unacked_tags = _UnackedTags()
         channel.basic_qos(
             prefetch_count=self._limits.in_hand, callback=lambda _frame: self._consume(channel)
         )
@@ -234,7 +234,7 @@ class Consumer:
     def _arrived(
         self, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
     ) -> None:
-        self._unsettled.add(method.delivery_tag)
+        self._unacked_tags.add(method.delivery_tag)
         if self._stopping.is_set():
             return  # closing returns it to the queue
         customer = customer_of(body) if self._sets else None
@@ -256,19 +256,19 @@ class Consumer:
     def _cancelled(self, _frame: object) -> None:
         self._link.reset(f"RabbitMQ cancelled the consumer: was queue {self._queue} deleted?")
 
-    def _settle(self, works: Sequence[_Work], handled: bool, channel: Channel | None) -> None:  # noqa: FBT001
+    def _acknowledge(self, works: Sequence[_Work], ack: bool, channel: Channel | None) -> None:  # noqa: FBT001
         # Its connection is gone, so the broker delivers the message again.
         tags = [work.delivery.tag for work in works if work.channel is channel]
         if channel is None or not tags:
             return
-        last, single = self._unsettled.settled(tags)
-        if not handled:
+        last_tag, single_tags = self._unacked_tags.remove_tags(tags)
+        if not ack:
             for tag in tags:
                 channel.basic_nack(tag, requeue=True)
             return
-        if last is not None:
-            channel.basic_ack(last, multiple=True)
-        for tag in single:
+        if last_tag is not None:
+            channel.basic_ack(last_tag, multiple=True)
+        for tag in single_tags:
             channel.basic_ack(tag)
 
     # On the thread of the sets.
@@ -280,10 +280,10 @@ class Consumer:
 
     def finish(self, works: Sequence[_Work]) -> None:
         """Acknowledge messages that a set is done with."""
-        self._link.call(functools.partial(self._settle, works, True))
+        self._link.call(functools.partial(self._acknowledge, works, True))
         self.let_go(works)
 
-    def single(self, works: Sequence[_Work], error: OrdersError | None) -> None:
+    def handle_singly(self, works: Sequence[_Work], error: OrdersError | None) -> None:
         """Handle messages one by one; `error` is how their try in a set ended, if known."""
         for work in works:
             work.failure = error
@@ -309,18 +309,18 @@ class Consumer:
     def _handle(self, work: _Work) -> None:
         if self._stopping.is_set() and self._sets:
             return  # it left its set and waited: closing returns it to the queue
-        handled = self._handle_held(work)
-        if handled is not None:
-            self._link.call(functools.partial(self._settle, [work], handled))
+        ack = self._handle_held(work)
+        if ack is not None:
+            self._link.call(functools.partial(self._acknowledge, [work], ack))
 
     def _handle_held(self, work: _Work) -> bool | None:
         """Try until a message is settled; None if it went back to the queue with its channel."""
         began_s = work.arrived_s
         if work.failure is not None:
-            carried_out = self._carry_out(work, work.failure)
+            ack = self._carry_out(work, work.failure)
             work.failure = None
-            if carried_out is None or carried_out:
-                return carried_out
+            if ack is None or ack:
+                return ack
         while True:
             # The message went back to the queue when its channel closed.
             action = self._pause.enter(began_s + _LONGEST_HOLD_S, lambda: work.channel.is_open)
@@ -329,12 +329,12 @@ class Consumer:
             if action is NextAction.EXPIRED:
                 return self._handling.put_off(work.delivery)
             held_s = time.monotonic() - began_s
-            handled = self._try(work, action, may_hold=held_s < _MAKE_ROOM_S)
-            if not handled.held:
+            result = self._try(work, action, may_hold=held_s < _MAKE_ROOM_S)
+            if not result.held:
                 return True
             if held_s > _LONGEST_HOLD_S:
                 return False
-            if handled.lacks is None or not handled.lacks.pause:
+            if result.outage is None or not result.outage.pause:
                 # Its copy could not be published, or an unexpected error came.
                 self._stopping.wait(self._limits.copy_retry_s)
 
@@ -354,11 +354,11 @@ class Consumer:
         return False
 
     def _try(self, work: _Work, action: NextAction, *, may_hold: bool) -> Handled:
-        handled = Handled(held=True)
+        result = Handled(held=True)
         try:
-            handled = self._handling.handle(work.delivery, may_hold=may_hold)
+            result = self._handling.handle(work.delivery, may_hold=may_hold)
         except BaseException:  # noqa: BLE001 not even sys.exit may end the thread
             _log.exception("message.thread_failed", queue=self._queue)
         finally:
-            self._pause.leave(action, handled.lacks)
-        return handled
+            self._pause.leave(action, result.outage)
+        return result

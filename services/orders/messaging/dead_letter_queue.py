@@ -105,15 +105,15 @@ def describe_letter(letter: Delivery) -> DeadLetter:
     """Describe a letter, even an unreadable one."""
     headers = envelope.headers(letter.properties)
     deaths = headers.get("x-death")
-    last = deaths[0] if isinstance(deaths, list) and deaths else None
+    entry = deaths[0] if isinstance(deaths, list) and deaths else None
     # The broker's record of the letter's last death; empty if there is none.
-    death = last if isinstance(last, dict) else {}
+    death = entry if isinstance(entry, dict) else {}
     number = headers.get(envelope.TRY)
-    unmarked = "unrouted" if letter.fault is None else "unreadable"
+    default_reason = "unrouted" if letter.fault is None else "unreadable"
     return DeadLetter(
         id=letter_id(letter),
         type=printable(letter.properties.type),
-        reason=printable(headers.get(verdict.REASON) or death.get("reason") or unmarked),
+        reason=printable(headers.get(verdict.REASON) or death.get("reason") or default_reason),
         tries=number if type(number) is int else 1,
         order_id=_order_id(letter.body),
         died_at=printable(headers.get(verdict.DIED_AT) or _moment(death, letter)),
@@ -143,9 +143,9 @@ def _order_id(body: bytes) -> int | None:
 
 def _moment(death: Mapping[str, Any], letter: Delivery) -> str:
     """Return when the broker dead-lettered it, or else when it was sent."""
-    moment = death.get("time")
-    if isinstance(moment, dt.datetime):
-        return moment.replace(tzinfo=dt.UTC).isoformat(timespec="seconds")
+    time = death.get("time")
+    if isinstance(time, dt.datetime):
+        return time.replace(tzinfo=dt.UTC).isoformat(timespec="seconds")
     sent_s = letter.properties.timestamp
     if not isinstance(sent_s, int) or sent_s > decoding.LAST_SECOND:
         return "-"

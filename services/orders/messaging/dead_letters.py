@@ -133,13 +133,13 @@ def _recording(
 
 def _paced(change: Callable[[Delivery], None], rate: float) -> Callable[[Delivery], None]:
     """Return `change`, limited to `rate` letters per second."""
-    next_s = time.monotonic()
+    next_at_s = time.monotonic()
 
     def paced(letter: Delivery) -> None:
-        nonlocal next_s
-        time.sleep(max(0.0, next_s - time.monotonic()))
+        nonlocal next_at_s
+        time.sleep(max(0.0, next_at_s - time.monotonic()))
         change(letter)
-        next_s = max(next_s, time.monotonic() - 1 / rate) + 1 / rate
+        next_at_s = max(next_at_s, time.monotonic() - 1 / rate) + 1 / rate
 
     return paced
 
@@ -176,9 +176,10 @@ def _settled(dead_letters: DeadLetterQueue, queue: str, records: Records) -> Ite
     notify = queue == topology.dead_queue(topology.NOTIFICATIONS)
     letters = dead_letters.letters()
     while batch := list(itertools.islice(letters, _BATCH)):
-        described = [describe_letter(letter) for letter in batch]
+        descriptions = [describe_letter(letter) for letter in batch]
         positions = records.settled(
-            [(each.order_id, each.type) for each in described], notify=notify
+            [(description.order_id, description.type) for description in descriptions],
+            notify=notify,
         )
         yield from (batch[position] for position in sorted(positions))
 
@@ -256,14 +257,14 @@ def _each(
         for letter in dead_letters.letters(arguments.limit):
             change(letter)
         return 0
-    absent = set(arguments.ids)
+    missing_ids = set(arguments.ids)
     for letter in dead_letters.letters():
         if (listed_id := letter_id(letter)) in arguments.ids:
             change(letter)
-            absent.discard(listed_id)
-    for message_id in sorted(absent):
+            missing_ids.discard(listed_id)
+    for message_id in sorted(missing_ids):
         print(f"{dead_letters.queue} has no letter {printable(message_id)}")
-    return 1 if absent else 0
+    return 1 if missing_ids else 0
 
 
 def _announced(

@@ -28,7 +28,7 @@ _CONTENT: Final = struct.Struct(">HHQ")
 Frame = tuple[int, pika.frame.Frame | None]
 
 
-class Received(BasicProperties):  # type: ignore[misc] # pika has no types
+class ReceivedProperties(BasicProperties):  # type: ignore[misc] # pika has no types
     """The properties of a delivery; `fault` says why some could not be read, None if all were."""
 
     fault: str | None = None
@@ -44,8 +44,8 @@ def read_frame(buffer: bytes) -> Frame:
     Raises pika's InvalidFrameError for bytes that are no frame.
     """
     if buffer[:1] != bytes((spec.FRAME_HEADER,)):
-        decoded: Frame = pika.frame.decode_frame(buffer)
-        return decoded
+        frame: Frame = pika.frame.decode_frame(buffer)
+        return frame
     if len(buffer) < _FRAME.size:
         return 0, None
     _, channel, size = _FRAME.unpack_from(buffer)
@@ -55,36 +55,36 @@ def read_frame(buffer: bytes) -> Frame:
     if buffer[end - 1] != spec.FRAME_END or size < _CONTENT.size:
         raise exceptions.InvalidFrameError("a header frame without its end or its fields")
     _, _, body_size = _CONTENT.unpack_from(buffer, _FRAME.size)
-    encoded = buffer[_FRAME.size + _CONTENT.size : end - 1]
-    return end, pika.frame.Header(channel, body_size, properties(encoded))
+    data = buffer[_FRAME.size + _CONTENT.size : end - 1]
+    return end, pika.frame.Header(channel, body_size, decode_properties(data))
 
 
-def properties(encoded: bytes) -> Received:
+def decode_properties(data: bytes) -> ReceivedProperties:
     """Decode the property flags and the property list of a content header. Never raises."""
-    received = Received()
+    properties = ReceivedProperties()
     try:
-        _fill(received, _Reader(encoded))
+        _fill(properties, _Reader(data))
     except _Unreadable as error:
-        received.fault = str(error)
-    if received.headers is not None:
-        _read_headers(received, received.headers)
-    return received
+        properties.fault = str(error)
+    if properties.headers is not None:
+        _read_headers(properties, properties.headers)
+    return properties
 
 
-def _fill(received: Received, reader: "_Reader") -> None:
+def _fill(properties: ReceivedProperties, reader: "_Reader") -> None:
     flags = _flags(reader)
     for flag, name, read in _PROPERTIES:
         if flags & flag:
-            setattr(received, name, read(reader))
+            setattr(properties, name, read(reader))
 
 
-def _read_headers(received: Received, raw: bytes) -> None:
+def _read_headers(properties: ReceivedProperties, raw: bytes) -> None:
     """Decode the header table last: if it is broken, the other properties are known."""
     try:
-        received.headers = _table(_Reader(raw), 0)
+        properties.headers = _table(_Reader(raw), 0)
     except _Unreadable as error:
-        received.headers = {UNREADABLE: raw[:_KEPT_BYTES]}
-        received.fault = f"headers: {error}"
+        properties.headers = {UNREADABLE: raw[:_KEPT_BYTES]}
+        properties.fault = f"headers: {error}"
 
 
 def _flags(reader: "_Reader") -> int:
@@ -98,8 +98,8 @@ def _flags(reader: "_Reader") -> int:
 class _Reader:
     """Takes values off the front of some bytes."""
 
-    def __init__(self, encoded: bytes) -> None:
-        self._encoded, self._offset = encoded, 0
+    def __init__(self, data: bytes) -> None:
+        self._encoded, self._offset = data, 0
 
     @property
     def at_end(self) -> bool:
@@ -162,8 +162,8 @@ def _text(reader: _Reader) -> str | bytes:
 
 
 def _decimal(reader: _Reader) -> Decimal:
-    places, number = reader.number("B"), reader.number("l")
-    return Decimal(number).scaleb(-places)
+    scale, number = reader.number("B"), reader.number("l")
+    return Decimal(number).scaleb(-scale)
 
 
 def _moment(reader: _Reader) -> dt.datetime | int:

@@ -12,7 +12,7 @@ from pika.spec import Basic
 from orders.domain import events
 from orders.domain.events import OrderCreated, OrderEvent
 from orders.errors import Permanent
-from orders.messaging.decoding import Received
+from orders.messaging.decoding import ReceivedProperties
 from orders.messaging.publisher import Outgoing
 from orders.telemetry import context
 from orders.telemetry.context import Context
@@ -109,7 +109,7 @@ def delivered(
     body: bytes,
 ) -> Delivery:
     """Return a delivery; exchange and routing key become text, whatever their bytes."""
-    fault = properties.fault if isinstance(properties, Received) else None
+    fault = properties.fault if isinstance(properties, ReceivedProperties) else None
     exchange, routing_key = _text(method.exchange), _text(method.routing_key)
     return Delivery(queue, exchange, routing_key, properties, body, method.delivery_tag, fault)
 
@@ -128,17 +128,17 @@ def ids(delivery: Delivery) -> tuple[Context, bool]:
     )
 
 
-def headers(of: BasicProperties) -> Mapping[str, Any]:
+def headers(properties: BasicProperties) -> Mapping[str, Any]:
     """Return a message's headers, or an empty mapping."""
-    return of.headers or {}
+    return properties.headers or {}
 
 
-def try_number(of: BasicProperties) -> int:
+def try_number(properties: BasicProperties) -> int:
     """Return which try this delivery is: 1 for a message that was never put off.
 
     Raises Permanent for a header no process of ours wrote.
     """
-    number = headers(of).get(TRY, 1)
+    number = headers(properties).get(TRY, 1)
     if type(number) is not int or not 1 <= number <= MAX_ATTEMPT:
         raise Permanent(f"header {TRY} is not a count", reason="malformed")
     return number

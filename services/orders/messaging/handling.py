@@ -49,11 +49,11 @@ _log = structlog.get_logger()
 class Handled(msgspec.Struct, frozen=True):
     """How a try ended: acknowledge the message, or hold it and try again.
 
-    `lacks` is the unavailable dependency, also if the message was put off because of it.
+    `outage` is the error of an unavailable dependency, even if the message was put off for it.
     """
 
     held: bool
-    lacks: Unavailable | None = None
+    outage: Unavailable | None = None
 
 
 class Handling:
@@ -75,14 +75,14 @@ class Handling:
         `failure` is how its first try, made elsewhere, ended. Never raises because of the handler
         or the message.
         """
-        started = time.perf_counter()
+        started_s = time.perf_counter()
         with self.root(delivery) as span:
-            decided, lacks = self._decide(delivery, span, may_hold=may_hold, failure=failure)
-            outcome = self._carry_out(delivery, decided)
-            took_s = time.perf_counter() - started
+            decision, outage = self._decide(delivery, span, may_hold=may_hold, failure=failure)
+            outcome = self._carry_out(delivery, decision)
+            took_s = time.perf_counter() - started_s
             MESSAGING_DURATION.labels(self._queue, outcome).observe(took_s, exemplar())
-            self._report(delivery, decided, outcome, took_s)
-        return Handled(outcome == HELD, lacks)
+            self._report(delivery, decision, outcome, took_s)
+        return Handled(outcome == HELD, outage)
 
     def root(self, delivery: Delivery) -> AbstractContextManager[Span | None]:
         """Return the context in which a message is handled: its ids, and its span."""
@@ -97,9 +97,9 @@ class Handling:
             span.set_attribute("order.id", message.body.order_id)
         return message
 
-    def finished(self, delivery: Delivery, started: float) -> None:
+    def record_processed(self, delivery: Delivery, started_s: float) -> None:
         """Record, inside its context, that a message was handled elsewhere."""
-        took_s = time.perf_counter() - started
+        took_s = time.perf_counter() - started_s
         self._processed.observe(took_s, exemplar())
         self._report(delivery, Done(PROCESSED), PROCESSED, took_s)
 
@@ -107,8 +107,8 @@ class Handling:
         """Put off a message that was held for too long; true if its copy was published."""
         now = dt.datetime.now(dt.UTC)
         tier = self._policy.outage_tier(verdict.failing_for_s(delivery, now))
-        waits = Retry(tier, verdict.UNAVAILABLE, "held for too long", spent=False)
-        return self._carry_out(delivery, waits) == RETRIED
+        retry = Retry(tier, verdict.UNAVAILABLE, "held for too long", spent=False)
+        return self._carry_out(delivery, retry) == RETRIED
 
     def _decide(
         self,
@@ -119,40 +119,40 @@ class Handling:
         failure: OrdersError | None = None,
     ) -> tuple[Verdict, Unavailable | None]:
         try:
-            return Done(self._handled(self.read(delivery, span), failure)), None
+            return Done(self._call_handler(self.read(delivery, span), failure)), None
         except Exception as error:  # noqa: BLE001 a bug must neither lose a message nor end the thread
             tracing.fail(span, type(error).__name__)
             if not isinstance(error, OrdersError):
                 _log.exception("message.handler_failed", message_id=delivery.properties.message_id)
-            lacks = error if isinstance(error, Unavailable) else None
-            if lacks is not None and lacks.pause and may_hold:
-                return Hold(lacks), lacks
+            outage = error if isinstance(error, Unavailable) else None
+            if outage is not None and outage.pause and may_hold:
+                return Hold(outage), outage
             failing_for_s = verdict.failing_for_s(delivery, dt.datetime.now(dt.UTC))
-            return verdict.judge(error, _try_number(delivery), self._policy, failing_for_s), lacks
+            return verdict.judge(error, _try_number(delivery), self._policy, failing_for_s), outage
 
-    def _handled(self, message: Message, failure: OrdersError | None) -> str:
+    def _call_handler(self, message: Message, failure: OrdersError | None) -> str:
         if failure is not None:
             raise failure
         return self._handler(message) or PROCESSED
 
-    def _carry_out(self, delivery: Delivery, decided: Verdict) -> str:
-        if isinstance(decided, Done):
-            return decided.outcome
-        if isinstance(decided, Hold):
+    def _carry_out(self, delivery: Delivery, decision: Verdict) -> str:
+        if isinstance(decision, Done):
+            return decision.outcome
+        if isinstance(decision, Hold):
             return HELD
         now = dt.datetime.now(dt.UTC)
         try_number = _try_number(delivery)
-        if isinstance(decided, Retry):
-            if not self._kept(verdict.put_off(delivery, decided, try_number, now)):
+        if isinstance(decision, Retry):
+            if not self._publish_copy(verdict.put_off(delivery, decision, try_number, now)):
                 return HELD
-            MESSAGING_RETRIES.labels(self._queue, decided.tier.name).inc()
+            MESSAGING_RETRIES.labels(self._queue, decision.tier.name).inc()
             return RETRIED
-        if not self._kept(verdict.dead_letter_copy(delivery, decided, try_number, now)):
+        if not self._publish_copy(verdict.dead_letter_copy(delivery, decision, try_number, now)):
             return HELD
-        MESSAGING_DEAD_LETTER.labels(self._queue, decided.reason).inc()
+        MESSAGING_DEAD_LETTER.labels(self._queue, decision.reason).inc()
         return DEAD
 
-    def _kept(self, copy: Outgoing) -> bool:
+    def _publish_copy(self, copy: Outgoing) -> bool:
         """Publish a copy; true if the broker has it, so that the original may be acknowledged."""
         outcome = self._publisher.deliver(copy)
         if outcome is not PublishOutcome.CONFIRMED:
@@ -164,8 +164,8 @@ class Handling:
             )
         return outcome is PublishOutcome.CONFIRMED
 
-    def _report(self, delivery: Delivery, decided: Verdict, outcome: str, took_s: float) -> None:
-        facts = {
+    def _report(self, delivery: Delivery, decision: Verdict, outcome: str, took_s: float) -> None:
+        fields = {
             "queue": self._queue,
             "outcome": outcome,
             "message_id": delivery.properties.message_id,
@@ -173,16 +173,23 @@ class Handling:
             "attempt": _try_number(delivery),
             "duration_ms": round(took_s * 1000, 1),
         }
-        if isinstance(decided, Done):
-            _log.info("message.processed", **facts)
-        elif isinstance(decided, Hold):
-            facts |= {"reason": decided.lacks.dependency, "error": verdict.describe(decided.lacks)}
-            _log.warning("message.held", **facts)
-        elif isinstance(decided, Retry):
-            facts |= {"reason": decided.reason, "error": decided.error, "tier": decided.tier.name}
-            _log.warning("message.retried", **facts)
+        if isinstance(decision, Done):
+            _log.info("message.processed", **fields)
+        elif isinstance(decision, Hold):
+            fields |= {
+                "reason": decision.outage.dependency,
+                "error": verdict.describe(decision.outage),
+            }
+            _log.warning("message.held", **fields)
+        elif isinstance(decision, Retry):
+            fields |= {
+                "reason": decision.reason,
+                "error": decision.error,
+                "tier": decision.tier.name,
+            }
+            _log.warning("message.retried", **fields)
         else:
-            _log.error("message.dead", reason=decided.reason, error=decided.error, **facts)
+            _log.error("message.dead", reason=decision.reason, error=decision.error, **fields)
 
 
 def _try_number(delivery: Delivery) -> int:
@@ -212,7 +219,7 @@ class Pause:
     def __init__(self, queue: str, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._queue, self._monotonic = queue, monotonic
         self._changed = threading.Condition()  # guards all below
-        self._away: Unavailable | None = None
+        self._outage: Unavailable | None = None
         self._since_s = self._probe_at_s = 0.0
         self._probing = self._closed = False
         CONSUMER_PAUSED.labels(queue, POSTGRES)  # shown as 0 before the first pause
@@ -221,19 +228,19 @@ class Pause:
     def problem(self) -> str | None:
         """Why the work is paused; None if it is not."""
         with self._changed:
-            if self._away is None:
+            if self._outage is None:
                 return None
             paused_s = self._monotonic() - self._since_s
-            return f"paused for {paused_s:.0f} s: {self._away.dependency} is unavailable"
+            return f"paused for {paused_s:.0f} s: {self._outage.dependency} is unavailable"
 
-    def enter(self, until_s: float, held: Callable[[], bool]) -> NextAction | None:
+    def enter(self, until_s: float, is_held: Callable[[], bool]) -> NextAction | None:
         """Wait until work may go on, at most until `until_s` (monotonic).
 
-        None: drop the delivery, because the process ends or `held` returned false.
+        None: drop the delivery, because the process ends or `is_held` returned false.
         """
         with self._changed:
-            while not self._closed and held():
-                if self._away is None:
+            while not self._closed and is_held():
+                if self._outage is None:
                     return NextAction.WORK
                 now_s = self._monotonic()
                 if not self._probing and now_s >= self._probe_at_s:
@@ -245,17 +252,17 @@ class Pause:
                 self._changed.wait(max(0.0, wake_s - now_s))
         return None
 
-    def leave(self, action: NextAction, unavailable: Unavailable | None) -> None:
-        """Report how a try ended: `unavailable` is the error for a dependency, if there was one."""
+    def leave(self, action: NextAction, outage: Unavailable | None) -> None:
+        """Report how a try ended: `outage` is the error for a dependency, if there was one."""
         with self._changed:
             probe = action is NextAction.PROBE
             if probe:
                 self._probing = False
-            if unavailable is None:
+            if outage is None:
                 if probe:
                     self._resume()
-            elif probe or (unavailable.pause and self._away is None):
-                self._hold(unavailable)
+            elif probe or (outage.pause and self._outage is None):
+                self._hold(outage)
             self._changed.notify_all()
 
     def wake(self) -> None:
@@ -269,25 +276,25 @@ class Pause:
             self._closed = True
             self._changed.notify_all()
 
-    def _hold(self, unavailable: Unavailable) -> None:
+    def _hold(self, outage: Unavailable) -> None:
         now_s = self._monotonic()
-        wait_s = unavailable.retry_after_s or _DEFAULT_PAUSE_S
+        wait_s = outage.retry_after_s or _DEFAULT_PAUSE_S
         self._probe_at_s = now_s + min(max(wait_s, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
-        previous, self._away = self._away, unavailable
-        if previous is None:
+        previous_outage, self._outage = self._outage, outage
+        if previous_outage is None:
             self._since_s = now_s
-            _log.warning("consumer.paused", queue=self._queue, reason=unavailable.dependency)
-        elif previous.dependency != unavailable.dependency:
-            self._show(previous, paused=False)
-        self._show(unavailable, paused=True)
+            _log.warning("consumer.paused", queue=self._queue, reason=outage.dependency)
+        elif previous_outage.dependency != outage.dependency:
+            self._show(previous_outage, paused=False)
+        self._show(outage, paused=True)
 
     def _resume(self) -> None:
-        if self._away is None:
+        if self._outage is None:
             return
-        self._show(self._away, paused=False)
+        self._show(self._outage, paused=False)
         paused_s = round(self._monotonic() - self._since_s, 1)
         _log.info("consumer.resumed", queue=self._queue, paused_s=paused_s)
-        self._away = None
+        self._outage = None
 
-    def _show(self, away: Unavailable, *, paused: bool) -> None:
-        CONSUMER_PAUSED.labels(self._queue, away.dependency).set(paused)
+    def _show(self, outage: Unavailable, *, paused: bool) -> None:
+        CONSUMER_PAUSED.labels(self._queue, outage.dependency).set(paused)

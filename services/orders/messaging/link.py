@@ -140,9 +140,9 @@ class Link:
         self._serving_since = time.monotonic()
         _log.info("amqp.connected", link=self._name)
 
-    def reset(self, why: str) -> None:
+    def reset(self, reason: str) -> None:
         """Replace the connection after a protocol error of the broker."""
-        self._reason = self._reason or why
+        self._reason = self._reason or reason
         self._close()
 
     def _run(self) -> None:
@@ -250,5 +250,7 @@ def _inner(error: BaseException) -> BaseException | None:
         return cast("BaseException", error.exceptions[-1])
     if isinstance(error, connection_workflow.AMQPConnectorPhaseErrorBase):
         return cast("BaseException", error.exception)
-    wraps = isinstance(error, pika.exceptions.AMQPConnectionError) and error.args
-    return error.args[0] if wraps and isinstance(error.args[0], BaseException) else None
+    if isinstance(error, pika.exceptions.AMQPConnectionError) and error.args:
+        cause = error.args[0]
+        return cause if isinstance(cause, BaseException) else None
+    return None

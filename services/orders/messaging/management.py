@@ -20,18 +20,18 @@ class Management:
     """A session with the management API of one virtual host."""
 
     def __init__(self, url: str, vhost: str) -> None:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        url_parts = urllib.parse.urlsplit(url)
+        if url_parts.scheme not in {"http", "https"} or not url_parts.hostname:
             raise SettingError(
                 "ORDERS_MANAGEMENT_URL is wrong: expected http://user:password@host:port"
             )
-        host = parts.netloc.rpartition("@")[2]
-        self._base = f"{parts.scheme}://{host}{parts.path.rstrip('/')}/api"
+        host = url_parts.netloc.rpartition("@")[2]
+        self._base = f"{url_parts.scheme}://{host}{url_parts.path.rstrip('/')}/api"
         self.vhost = vhost
         self._session = requests.Session()
-        if parts.username is not None:
+        if url_parts.username is not None:
             unquote = urllib.parse.unquote
-            self._session.auth = (unquote(parts.username), unquote(parts.password or ""))
+            self._session.auth = (unquote(url_parts.username), unquote(url_parts.password or ""))
 
     def list(self, kind: str) -> list[dict[str, Any]]:
         """Return everything of a kind (`queues`, `policies`, …) in the virtual host."""
@@ -49,39 +49,39 @@ class Management:
 
     def bind(self, source: str, queue: str, body: object) -> None:
         """Bind a queue to an exchange."""
-        place = f"/bindings/{_quote(self.vhost)}/e/{_quote(source)}/q/{_quote(queue)}"
-        self._request("POST", place, body)
+        path = f"/bindings/{_quote(self.vhost)}/e/{_quote(source)}/q/{_quote(queue)}"
+        self._request("POST", path, body)
 
     def unbind(self, source: str, queue: str, key: str) -> None:
         """Remove a binding; `key` is its `properties_key` in the listing. Idempotent."""
-        place = f"/bindings/{_quote(self.vhost)}/e/{_quote(source)}/q/{_quote(queue)}/{_quote(key)}"
-        self._request("DELETE", place, absent=True)
+        path = f"/bindings/{_quote(self.vhost)}/e/{_quote(source)}/q/{_quote(queue)}/{_quote(key)}"
+        self._request("DELETE", path, absent=True)
 
     def close(self) -> None:
         """Close the connection to the management API."""
         self._session.close()
 
     def _request(
-        self, method: str, place: str, body: object = None, *, absent: bool = False
+        self, method: str, path: str, body: object = None, *, absent: bool = False
     ) -> requests.Response:
         """Make a request; with `absent`, a 404 counts as success."""
         try:
             answer = self._session.request(
                 method,
-                self._base + place,
+                self._base + path,
                 data=None if body is None else msgspec.json.encode(body),
                 headers={"Content-Type": "application/json"},
                 timeout=_TIMEOUT_S,
             )
         except requests.RequestException as error:
             # The text of requests' errors contains the address, so leave it out.
-            why = verified.advice(error, verified.OF_REQUESTS) or type(error).__name__
-            raise Transient(f"RabbitMQ's management API: {why}") from error
+            reason = verified.advice(error, verified.OF_REQUESTS) or type(error).__name__
+            raise Transient(f"RabbitMQ's management API: {reason}") from error
         if absent and answer.status_code == requests.codes.not_found:
             return answer
-        return self._checked(answer, f"{method} {place.partition('?')[0]}")
+        return self._check(answer, f"{method} {path.partition('?')[0]}")
 
-    def _checked(self, answer: requests.Response, request: str) -> requests.Response:
+    def _check(self, answer: requests.Response, request: str) -> requests.Response:
         status = answer.status_code
         if status in _REFUSED:
             raise Permanent(

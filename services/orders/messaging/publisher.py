@@ -45,12 +45,12 @@ class Outgoing(msgspec.Struct, frozen=True, eq=False):
 
 
 # Called on the publisher's thread, so it must not block. Each message is in one call.
-Settled = Callable[[PublishOutcome, Sequence[Outgoing]], None]
+OutcomeHandler = Callable[[PublishOutcome, Sequence[Outgoing]], None]
 
 
 class _Unconfirmed(msgspec.Struct, frozen=True, eq=False):
     outgoing: Outgoing
-    settled: Settled
+    on_outcome: OutcomeHandler
     sent_at: float
 
 
@@ -82,22 +82,22 @@ class Publisher:
         """Why nothing can be published now; None if it can."""
         return self._link.problem
 
-    def publish(self, batch: Sequence[Outgoing], settled: Settled) -> None:
-        """Publish; call `settled` with messages when their outcome is known. Thread-safe."""
-        self._link.call(lambda channel: self._send(channel, batch, settled))
+    def publish(self, batch: Sequence[Outgoing], on_outcome: OutcomeHandler) -> None:
+        """Publish; call `on_outcome` with messages when their outcome is known. Thread-safe."""
+        self._link.call(lambda channel: self._send(channel, batch, on_outcome))
 
     def deliver(self, outgoing: Outgoing) -> PublishOutcome:
         """Publish one message and wait for its outcome. Not for the publisher's thread."""
-        ended = threading.Event()
+        answered = threading.Event()
         outcomes: list[PublishOutcome] = []
 
-        def settled(outcome: PublishOutcome, _batch: Sequence[Outgoing]) -> None:
+        def on_outcome(outcome: PublishOutcome, _batch: Sequence[Outgoing]) -> None:
             outcomes.append(outcome)
-            ended.set()
+            answered.set()
 
-        self.publish((outgoing,), settled)
+        self.publish((outgoing,), on_outcome)
         # The publisher itself answers in time; the margin is for an overloaded machine.
-        return outcomes[0] if ended.wait(self._confirm_timeout_s + 5) else PublishOutcome.LOST
+        return outcomes[0] if answered.wait(self._confirm_timeout_s + 5) else PublishOutcome.LOST
 
     # On the link's thread from here on.
 
@@ -109,18 +109,20 @@ class Publisher:
 
     def lost(self) -> None:
         """Settle messages without a confirm as lost: they may or may not have arrived."""
-        lost, self._unconfirmed = self._unconfirmed, {}
+        unconfirmed, self._unconfirmed = self._unconfirmed, {}
         self._returned.clear()
-        self._settle(PublishOutcome.LOST, lost.values())
+        self._report(PublishOutcome.LOST, unconfirmed.values())
 
     def _ready(self, channel: Channel) -> None:
         self._link.serving(channel)
         channel.connection.ioloop.call_later(_LOOK_EVERY_S, lambda: self._expire(channel))
 
-    def _send(self, channel: Channel | None, batch: Sequence[Outgoing], settled: Settled) -> None:
-        for place, outgoing in enumerate(batch):
+    def _send(
+        self, channel: Channel | None, batch: Sequence[Outgoing], on_outcome: OutcomeHandler
+    ) -> None:
+        for index, outgoing in enumerate(batch):
             if channel is None or not channel.is_open:
-                settled(PublishOutcome.LOST, batch[place:])
+                on_outcome(PublishOutcome.LOST, batch[index:])
                 return
             try:
                 channel.basic_publish(
@@ -131,13 +133,13 @@ class Publisher:
                     mandatory=True,
                 )
             except Exception as error:  # noqa: BLE001 pika has no class for what it cannot encode
-                self._refuse(channel, outgoing, settled, error)
+                self._refuse(channel, outgoing, on_outcome, error)
                 continue
             self._last_tag += 1
-            self._unconfirmed[self._last_tag] = _Unconfirmed(outgoing, settled, time.monotonic())
+            self._unconfirmed[self._last_tag] = _Unconfirmed(outgoing, on_outcome, time.monotonic())
 
     def _refuse(
-        self, channel: Channel, outgoing: Outgoing, settled: Settled, error: Exception
+        self, channel: Channel, outgoing: Outgoing, on_outcome: OutcomeHandler, error: Exception
     ) -> None:
         outcome = PublishOutcome.UNENCODABLE if channel.is_open else PublishOutcome.LOST
         _log.error(
@@ -146,7 +148,7 @@ class Publisher:
             outcome=outcome,
             error=type(error).__name__,
         )
-        settled(outcome, (outgoing,))
+        on_outcome(outcome, (outgoing,))
 
     def _on_return(
         self, _channel: Channel, method: Basic.Return, properties: BasicProperties, _body: bytes
@@ -161,15 +163,14 @@ class Publisher:
         if frame.method.multiple:
             tags = range(self._floor, tag + 1)
             self._floor = tag + 1
-        popped = [self._unconfirmed.pop(tag, None) for tag in tags]
-        settled = [entry for entry in popped if entry is not None]
+        entries = [self._unconfirmed.pop(tag) for tag in tags if tag in self._unconfirmed]
         if isinstance(frame.method, Basic.Nack):
-            self._settle(PublishOutcome.NACKED, settled)
+            self._report(PublishOutcome.NACKED, entries)
         elif self._returned:
-            for entry in settled:
-                self._settle(self._fate(entry.outgoing), (entry,))
+            for entry in entries:
+                self._report(self._fate(entry.outgoing), (entry,))
         else:
-            self._settle(PublishOutcome.CONFIRMED, settled)
+            self._report(PublishOutcome.CONFIRMED, entries)
 
     def _fate(self, outgoing: Outgoing) -> PublishOutcome:
         identity = (outgoing.properties.message_id, outgoing.exchange, outgoing.routing_key)
@@ -187,18 +188,18 @@ class Publisher:
         """
         if not channel.is_open:
             return
-        before = time.monotonic() - self._confirm_timeout_s
-        expired = [tag for tag, entry in self._unconfirmed.items() if entry.sent_at < before]
-        self._settle(PublishOutcome.LOST, [self._unconfirmed.pop(tag) for tag in expired])
-        if expired and self._confirmed_at < before and self._link.problem is None:
+        oldest_s = time.monotonic() - self._confirm_timeout_s
+        expired_tags = [tag for tag, entry in self._unconfirmed.items() if entry.sent_at < oldest_s]
+        self._report(PublishOutcome.LOST, [self._unconfirmed.pop(tag) for tag in expired_tags])
+        if expired_tags and self._confirmed_at < oldest_s and self._link.problem is None:
             self._link.reset(f"RabbitMQ confirmed nothing for {self._confirm_timeout_s:g} s")
             return
         channel.connection.ioloop.call_later(_LOOK_EVERY_S, lambda: self._expire(channel))
 
     @staticmethod
-    def _settle(outcome: PublishOutcome, entries: Iterable[_Unconfirmed]) -> None:
-        groups: dict[Settled, list[Outgoing]] = collections.defaultdict(list)
+    def _report(outcome: PublishOutcome, entries: Iterable[_Unconfirmed]) -> None:
+        groups: dict[OutcomeHandler, list[Outgoing]] = collections.defaultdict(list)
         for entry in entries:
-            groups[entry.settled].append(entry.outgoing)
-        for settled, batch in groups.items():
-            settled(outcome, batch)
+            groups[entry.on_outcome].append(entry.outgoing)
+        for on_outcome, batch in groups.items():
+            on_outcome(outcome, batch)

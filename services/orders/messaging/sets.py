@@ -61,7 +61,7 @@ class SetOutcomes(Protocol[W_contra]):
     def finish(self, works: Sequence[W_contra]) -> None:
         """Acknowledge the messages of orders that are done."""
 
-    def single(self, works: Sequence[W_contra], error: OrdersError | None) -> None:
+    def handle_singly(self, works: Sequence[W_contra], error: OrdersError | None) -> None:
         """Handle them one by one; `error` is how their first try ended, if known."""
 
     def let_go(self, works: Sequence[W_contra]) -> None:
@@ -152,15 +152,15 @@ class Sets(Generic[W]):
     def take(self, limit: int) -> list[Member]:
         """Begin up to `limit` messages; those that cannot begin here are handled singly."""
         if self._arrived and self._outcomes.stopping:
-            self._outcomes.let_go(self._taken(len(self._arrived)))
+            self._outcomes.let_go(self._take_arrived(len(self._arrived)))
         elif self._arrived and self._outcomes.paused is not None:
-            self._outcomes.single(self._taken(len(self._arrived)), None)
-        return [member for work in self._taken(limit) for member in self._begun(work)]
+            self._outcomes.handle_singly(self._take_arrived(len(self._arrived)), None)
+        return [member for work in self._take_arrived(limit) for member in self._begin(work)]
 
-    def _taken(self, limit: int) -> list[W]:
+    def _take_arrived(self, limit: int) -> list[W]:
         return [self._arrived.popleft() for _ in range(min(limit, len(self._arrived)))]
 
-    def _begun(self, work: W) -> list[Member]:
+    def _begin(self, work: W) -> list[Member]:
         if not work.channel.is_open:  # it went back to the queue when its channel closed
             self._outcomes.let_go([work])
             return []
@@ -173,7 +173,7 @@ class Sets(Generic[W]):
             message = run(self._handling.read, work.delivery, span)
         except Exception:  # noqa: BLE001 found again, and logged, when it is handled singly
             run(block.__exit__, None, None, None)
-            self._outcomes.single([work], None)
+            self._outcomes.handle_singly([work], None)
             return []
         member = Member(work, message, run)
         member.block, member.span, member.started_s = block, span, started_s
@@ -185,7 +185,7 @@ class Sets(Generic[W]):
         self._in_hand.difference_update(members)
         try:
             for member in members:
-                member.run(self._handling.finished, member.work.delivery, member.started_s)
+                member.run(self._handling.record_processed, member.work.delivery, member.started_s)
                 member.close()
         finally:  # even if logging or metrics fail
             self._outcomes.finish([member.work for member in members])
@@ -195,11 +195,11 @@ class Sets(Generic[W]):
         self._in_hand.discard(member)
         try:
             if member.span is not None:
-                why = type(error).__name__ if error else "again"
-                member.span.set_attribute("order.left_set", why)
+                reason = type(error).__name__ if error else "again"
+                member.span.set_attribute("order.left_set", reason)
             member.close()
         finally:
-            self._outcomes.single([member.work], error)
+            self._outcomes.handle_singly([member.work], error)
 
     def _run(self) -> None:
         while not self.closed:
@@ -210,8 +210,8 @@ class Sets(Generic[W]):
                 for member in list(self._in_hand):
                     self.leave(member, None)
                 # Also what arrived meanwhile: a handler that always fails would never take it.
-                self._outcomes.single(self._taken(len(self._arrived)), None)
+                self._outcomes.handle_singly(self._take_arrived(len(self._arrived)), None)
                 self._closed.wait(_REST_S)
             # The stop waits for these messages, so it must not depend on the handler to take them.
             if self._outcomes.stopping:
-                self._outcomes.let_go(self._taken(len(self._arrived)))
+                self._outcomes.let_go(self._take_arrived(len(self._arrived)))

@@ -60,9 +60,9 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         `at_least_s`, a longer tier may be chosen.
         """
         retries = max(1, self.max_tries - 1)
-        due = min((try_number - 1) * len(self.tiers) // retries, len(self.tiers) - 1)
-        long_enough = (index for index, tier in enumerate(self.tiers) if tier.delay_s >= at_least_s)
-        return self.tiers[max(due, next(long_enough, len(self.tiers) - 1))]
+        index = min((try_number - 1) * len(self.tiers) // retries, len(self.tiers) - 1)
+        indexes = (index for index, tier in enumerate(self.tiers) if tier.delay_s >= at_least_s)
+        return self.tiers[max(index, next(indexes, len(self.tiers) - 1))]
 
     def outage_tier(self, failing_for_s: float) -> Tier:
         """Choose the wait of a message whose dependency is unavailable."""
@@ -87,7 +87,7 @@ class Retry(msgspec.Struct, frozen=True):
 class Hold(msgspec.Struct, frozen=True):
     """Keep it unacknowledged; try again when its dependency may be back."""
 
-    lacks: Unavailable
+    outage: Unavailable
 
 
 class Dead(msgspec.Struct, frozen=True):
@@ -157,20 +157,20 @@ def dead_letter_copy(
 
 def replay_copy(delivery: Delivery, exchange: str, routing_key: str) -> Outgoing:
     """Return a copy without any trace of earlier tries."""
-    properties = _copied(delivery.properties, {})
+    properties = _copy_properties(delivery.properties, {})
     return Outgoing(exchange, routing_key, properties, delivery.body)
 
 
 def _copy(delivery: Delivery, queue: str, marks: dict[str, Any]) -> Outgoing:
-    return Outgoing("", queue, _copied(delivery.properties, marks), delivery.body)
+    return Outgoing("", queue, _copy_properties(delivery.properties, marks), delivery.body)
 
 
-def _copied(properties: BasicProperties, marks: dict[str, Any]) -> BasicProperties:
+def _copy_properties(properties: BasicProperties, marks: dict[str, Any]) -> BasicProperties:
     """Copy the properties that describe the message, not those that instruct the broker.
 
     An `expiration` would delete it, and a foreign `user_id` makes the broker close the channel.
     """
-    others = {
+    headers = {
         name: value
         for name, value in envelope.headers(properties).items()
         if name not in _OWN_HEADERS and name not in _ROUTING and not name.startswith(_NOT_COPIED)
@@ -184,15 +184,15 @@ def _copied(properties: BasicProperties, marks: dict[str, Any]) -> BasicProperti
         timestamp=properties.timestamp,
         app_id=properties.app_id,
         delivery_mode=envelope.PERSISTENT,
-        headers=portable(others) | marks or None,
+        headers=portable(headers) | marks or None,
     )
 
 
 def failing_for_s(delivery: Delivery, now: dt.datetime) -> float:
     """Return how long ago a message failed first, in seconds; 0 if it never did."""
     try:
-        first = dt.datetime.fromisoformat(_first_failed_at(delivery, now))
-        return max(0.0, (now - first).total_seconds())
+        failed_at = dt.datetime.fromisoformat(_first_failed_at(delivery, now))
+        return max(0.0, (now - failed_at).total_seconds())
     except (ValueError, TypeError):  # malformed, or a time without its offset
         return 0.0
 
@@ -209,9 +209,9 @@ def portable(headers: Mapping[str, Any]) -> dict[str, Any]:
 
     A value that cannot be encoded (a float, say) becomes text.
     """
-    sized = [(*_encodable(name, value), name) for name, value in headers.items()]
+    entries = [(*_encodable(name, value), name) for name, value in headers.items()]
     portable_headers, room_bytes = {}, LARGEST_HEADERS_BYTES
-    for size, value, name in sorted(sized, key=lambda entry: entry[0]):
+    for size, value, name in sorted(entries, key=lambda entry: entry[0]):
         room_bytes -= size
         if room_bytes < 0:
             break

@@ -75,8 +75,8 @@ class Patience(msgspec.Struct, frozen=True):
         left_s = self.give_up_s - age_s
         if left_s <= 0:
             return None
-        grown_s = min(self.first_s * _FACTOR ** min(tries - 1, 60), self.longest_s)
-        wait_s = max(grown_s * (1 + _SPREAD * (2 * self.jitter() - 1)), at_least_s)
+        backoff_s = min(self.first_s * _FACTOR ** min(tries - 1, 60), self.longest_s)
+        wait_s = max(backoff_s * (1 + _SPREAD * (2 * self.jitter() - 1)), at_least_s)
         return min(wait_s, max(left_s, self.first_s))  # the last try comes when the time is over
 
 
@@ -112,9 +112,9 @@ class Sending:
         Raises Transient when PostgreSQL is unavailable.
         """
         result = self._try(notification)
-        another = self._notifications.settle(notification, result)
+        next_is_due = self._notifications.settle(notification, result)
         _report(notification, result)
-        return another and result.sent
+        return next_is_due and result.sent
 
     def _try(self, notification: Notification) -> ClaimResult:
         try:
@@ -176,10 +176,10 @@ class NotificationSender:
         if self._sending.resting:
             self._queue(message)
             return None
-        claimed = self._notifications.claim(order_id)
-        if claimed is None and self._queue(message):
+        notification = self._notifications.claim(order_id)
+        if notification is None and self._queue(message):
             return self._notifications.claim(order_id)
-        return claimed
+        return notification
 
     def _queue(self, message: Message) -> bool:
         """Write the row of a message from before there were such rows; false if it has one."""
@@ -215,13 +215,13 @@ class Sweep:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        more = False
-        while more or not self._stopping.wait(self._every_s):
-            more = False
+        more_due = False
+        while more_due or not self._stopping.wait(self._every_s):
+            more_due = False
             try:
                 with self.watch.in_hand():
                     self._count()
-                    more = self.round() and not self._stopping.is_set()
+                    more_due = self.round() and not self._stopping.is_set()
             except OrdersError as error:
                 _unknown()
                 _log.warning("notification.sweep_failed", error=str(error))
@@ -237,10 +237,12 @@ class Sweep:
         if self._sending.resting:
             return False
         limit = 1 if self._sending.trying else self._width
-        due = self._notifications.claim_due(limit)
-        for sent in [self._senders.submit(self._send, notification) for notification in due]:
-            sent.result()
-        return len(due) == limit
+        notifications = self._notifications.claim_due(limit)
+        for future in [
+            self._senders.submit(self._send, notification) for notification in notifications
+        ]:
+            future.result()
+        return len(notifications) == limit
 
     def _send(self, notification: Notification) -> None:
         ids, remote = context.accept(notification.correlation_id, notification.traceparent)
@@ -273,21 +275,21 @@ def _accepted(reply: HttpResponse) -> None:
 
 
 def _report(notification: Notification, result: ClaimResult) -> None:
-    facts = {
+    fields = {
         "orderId": notification.order_id,
         "template": notification.template,
         "tries": notification.tries + result.tried,
     }
     if result.sent:
         NOTIFICATIONS.labels(Try.SENT).inc()
-        _log.info("notification.sent", **facts)
+        _log.info("notification.sent", **fields)
     elif result.outcome is not None:
         NOTIFICATIONS.labels(Try(result.outcome)).inc()
-        _log.error("notification.ended", outcome=result.outcome, error=result.error, **facts)
+        _log.error("notification.ended", outcome=result.outcome, error=result.error, **fields)
     elif result.tried:
         NOTIFICATIONS.labels(Try.FAILED).inc()
         again_in_s = round(result.again_in_s or 0.0, 1)
-        _log.warning("notification.put_off", again_in_s=again_in_s, error=result.error, **facts)
+        _log.warning("notification.put_off", again_in_s=again_in_s, error=result.error, **fields)
 
 
 def signed_headers(

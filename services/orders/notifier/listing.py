@@ -49,17 +49,21 @@ def _list(notifications: Notifications, arguments: argparse.Namespace) -> int:
     row = "{:>12}  {:20}  {:9}  {:>5}  {:25}  {:25}  {}"
     print(row.format("ORDER", "TEMPLATE", "STATE", "TRIES", "SINCE", "NEXT TRY", "LAST ERROR"))
     states = _STATES if arguments.state is None else (arguments.state,)
-    for unsent in notifications.unsent(states, arguments.limit):
-        next_at = "-" if unsent.next_at is None else unsent.next_at.isoformat(timespec="seconds")
+    for notification in notifications.unsent(states, arguments.limit):
+        next_try = (
+            "-"
+            if notification.next_at is None
+            else notification.next_at.isoformat(timespec="seconds")
+        )
         print(
             row.format(
-                unsent.order_id,
-                unsent.template,
-                unsent.state,
-                unsent.tries,
-                unsent.queued_at.isoformat(timespec="seconds"),
-                next_at,
-                unsent.last_error or "-",
+                notification.order_id,
+                notification.template,
+                notification.state,
+                notification.tries,
+                notification.queued_at.isoformat(timespec="seconds"),
+                next_try,
+                notification.last_error or "-",
             )
         )
     return 0

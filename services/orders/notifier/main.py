@@ -25,9 +25,9 @@ def run(environ: Mapping[str, str]) -> int:
     messaging = load(MessagingSettings, environ)
 
     pool = Pool(database.url, database, "orders-notifier")
-    parts = urlsplit(notifier.url)
-    origin = f"{parts.scheme}://{parts.netloc}"
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    url_parts = urlsplit(notifier.url)
+    origin = f"{url_parts.scheme}://{url_parts.netloc}"
+    path = (url_parts.path or "/") + (f"?{url_parts.query}" if url_parts.query else "")
     # No retries within a call: a notification waits in its row, so that it needs no thread.
     # The sweep makes as many calls at once as the handlers of messages.
     policy = UpstreamPolicy(retries=0, concurrency=2 * notifier.prefetch).within(notifier.timeout_s)
@@ -65,5 +65,5 @@ def run(environ: Mapping[str, str]) -> int:
         consumer.start()
         life.run_until_signal()
         drained = consumer.stop()
-        swept = sweep.stop(notifier.timeout_s + 1)
-    return 0 if drained and swept else 1
+        sweep_ended = sweep.stop(notifier.timeout_s + 1)
+    return 0 if drained and sweep_ended else 1

@@ -41,13 +41,13 @@ class Answer(NamedTuple):
     retry_after: str
 
 
-def answer(received: bytes, limit_bytes: int) -> Answer | None:
-    """Return the answer in `received`, or None while it is incomplete.
+def answer(data: bytes, limit_bytes: int) -> Answer | None:
+    """Return the answer in `data`, or None while it is incomplete.
 
     Raises NotUnderstood, and TooLong for a body of more than `limit_bytes` or one without an end.
     """
-    complete = _answer(received, limit_bytes)
-    if complete is None and len(received) > longest(limit_bytes):
+    complete = _answer(data, limit_bytes)
+    if complete is None and len(data) > longest(limit_bytes):
         raise TooLong
     return complete
 
@@ -57,16 +57,16 @@ def longest(limit_bytes: int) -> int:
     return 2 * (_HEAD_LIMIT_BYTES + limit_bytes)
 
 
-def _answer(received: bytes, limit_bytes: int) -> Answer | None:
-    head, end, _ = received.partition(_END)
+def _answer(data: bytes, limit_bytes: int) -> Answer | None:
+    head, end, _ = data.partition(_END)
     if not end:
-        if len(received) > _HEAD_LIMIT_BYTES:
+        if len(data) > _HEAD_LIMIT_BYTES:
             raise NotUnderstood
         return None
-    first, *lines = head.split(_LINE)
-    status = _status(first)
+    status_line, *lines = head.split(_LINE)
+    status = _status(status_line)
     fields = _fields(lines)
-    body = _body(status, fields, received[len(head) + len(_END) :], limit_bytes)
+    body = _body(status, fields, data[len(head) + len(_END) :], limit_bytes)
     if body is None:
         return None
     keeps_open = b"close" not in re.split(rb"[ \t]*,[ \t]*", fields.get(_CONNECTION, b"").lower())
@@ -74,12 +74,12 @@ def _answer(received: bytes, limit_bytes: int) -> Answer | None:
 
 
 def _status(line: bytes) -> int:
-    version, _, rest = line.partition(b" ")
-    if version != b"HTTP/1.1" or not rest[:3].isdigit() or rest[3:4] not in (b" ", b""):
+    version, _, text = line.partition(b" ")
+    if version != b"HTTP/1.1" or not text[:3].isdigit() or text[3:4] not in (b" ", b""):
         raise NotUnderstood
-    if _CONTROL.search(rest):
+    if _CONTROL.search(text):
         raise NotUnderstood
-    status = int(rest[:3])
+    status = int(text[:3])
     if status < 200:  # another answer follows
         raise NotUnderstood
     return status
@@ -97,45 +97,47 @@ def _fields(lines: list[bytes]) -> dict[bytes, bytes]:
     return fields
 
 
-def _body(status: int, fields: dict[bytes, bytes], rest: bytes, limit_bytes: int) -> bytes | None:
+def _body(
+    status: int, fields: dict[bytes, bytes], content: bytes, limit_bytes: int
+) -> bytes | None:
     coding, length = fields.get(_CODING), fields.get(_LENGTH)
     if status in _NO_BODY and coding is None:
-        return _exactly(rest, 0)
+        return _fixed_body(content, 0)
     if coding is not None:
         if coding.lower() != b"chunked" or length is not None or status in _NO_BODY:
             raise NotUnderstood
-        return _joined(rest, limit_bytes)
+        return _chunked_body(content, limit_bytes)
     if length is None or not length.isdigit() or len(length) > _MOST_DIGITS:
         raise NotUnderstood
     if int(length) > limit_bytes:
         raise TooLong
-    return _exactly(rest, int(length))
+    return _fixed_body(content, int(length))
 
 
-def _exactly(rest: bytes, length: int) -> bytes | None:
-    if len(rest) > length:
+def _fixed_body(content: bytes, length: int) -> bytes | None:
+    if len(content) > length:
         raise NotUnderstood
-    return rest if len(rest) == length else None
+    return content if len(content) == length else None
 
 
-def _joined(rest: bytes, limit_bytes: int) -> bytes | None:
+def _chunked_body(content: bytes, limit_bytes: int) -> bytes | None:
     """Join the chunks; None while one is missing. Trailers are refused."""
-    body, at = b"", 0
+    body, offset = b"", 0
     while True:
-        end = rest.find(_LINE, at)
+        end = content.find(_LINE, offset)
         if end < 0:
             return None
-        size = _size(rest[at:end])
-        begin, at = end + len(_LINE), end + 2 * len(_LINE) + size
+        size = _size(content[offset:end])
+        begin, offset = end + len(_LINE), end + 2 * len(_LINE) + size
         if len(body) + size > limit_bytes:
             raise TooLong
-        if len(rest) < at:
+        if len(content) < offset:
             return None
-        if rest[at - len(_LINE) : at] != _LINE or (size == 0 and len(rest) > at):
+        if content[offset - len(_LINE) : offset] != _LINE or (size == 0 and len(content) > offset):
             raise NotUnderstood
         if size == 0:
             return body
-        body += rest[begin : begin + size]
+        body += content[begin : begin + size]
 
 
 def _size(line: bytes) -> int:

@@ -74,8 +74,8 @@ class BearerToken:
     def _keep(self, version: _Version, error: Exception) -> None:
         """Keep the previous token, and log it once for each version of the file."""
         with self._lock:
-            unchanged, self._version = self._version == version, version
-        if not unchanged:
+            is_known, self._version = self._version == version, version
+        if not is_known:
             _log.warning("upstream.token_not_renewed", setting=self._name, reason=_reason(error))
 
 

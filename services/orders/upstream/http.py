@@ -268,7 +268,7 @@ class Upstream:
         except InvalidAnswer as error:
             raise TryFailed(CallOutcome.INVALID_ANSWER, str(error)) from error
 
-    def given_up(self, request: HttpRequest, tries: int, error: TryFailed) -> Transient:
+    def final_error(self, request: HttpRequest, tries: int, error: TryFailed) -> Transient:
         """Return the caller's error after the last try."""
         return _unavailable(self.name, _GaveUp(self.name, request, tries, error))
 
@@ -417,12 +417,10 @@ class InvalidAnswer(Exception):
 class _GaveUp(Exception):
     """The call ends here: no further try is made."""
 
-    def __init__(self, upstream: str, request: HttpRequest, tries: int, last: TryFailed) -> None:
-        plural = "tries" if tries > 1 else "try"
-        super().__init__(
-            f"{upstream}: {request.method} {request.template} failed after {tries} {plural}: {last}"
-        )
-        self.outcome, self.retry_after_s = last.outcome, last.retry_after_s
+    def __init__(self, upstream: str, request: HttpRequest, tries: int, error: TryFailed) -> None:
+        call = f"{upstream}: {request.method} {request.template}"
+        super().__init__(f"{call} failed after {tries} {'tries' if tries > 1 else 'try'}: {error}")
+        self.outcome, self.retry_after_s = error.outcome, error.retry_after_s
 
 
 class NotAsked(Unavailable):

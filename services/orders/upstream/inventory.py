@@ -240,8 +240,9 @@ class AdmissionCheck:
             question.answered.wait(self._budget_s)
         if question.available is None:
             return StockAnswer.UNKNOWN
-        enough = question.available >= quantity
-        return StockAnswer.SUFFICIENT if enough else StockAnswer.INSUFFICIENT
+        if question.available >= quantity:
+            return StockAnswer.SUFFICIENT
+        return StockAnswer.INSUFFICIENT
 
     def _question(self, product_id: int) -> tuple["_StockQuestion", bool]:
         """Return the question about a product, and whether this thread has to ask it."""

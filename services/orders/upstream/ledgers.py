@@ -86,11 +86,11 @@ class Ledger(Generic[E]):
 
     def since(self, moment: dt.datetime | None) -> Iterator[list[E]]:
         """Yield the entries that changed at `moment` or later, page by page; None: all entries."""
-        since = {} if moment is None else {"since": moment.astimezone(dt.UTC).isoformat()}
+        start = {} if moment is None else {"since": moment.astimezone(dt.UTC).isoformat()}
         cursor: str | None = None
         while True:
-            place = since if cursor is None else {"cursor": cursor}
-            page = self._page({**place, "limit": str(PAGE)})
+            position = start if cursor is None else {"cursor": cursor}
+            page = self._page({**position, "limit": str(PAGE)})
             yield page.entries
             if page.next is None:
                 return

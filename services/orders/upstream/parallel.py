@@ -43,7 +43,7 @@ _READ_BYTES: Final = 65_536
 _log = structlog.get_logger()
 
 
-class Answered(NamedTuple, Generic[Token]):
+class CallResult(NamedTuple, Generic[Token]):
     """How a call ended: the result of `read`, or the error that `Upstream.call` would raise.
 
     Any other error says nothing about the call: repeat it with `Upstream.call`.
@@ -82,16 +82,16 @@ class _Connection(Generic[Token]):
     `kept`: the connection was idle before this call, so the server may have closed it.
     """
 
-    __slots__ = ("begin", "kept", "opened", "pending", "queue", "received", "sock")
+    __slots__ = ("begin", "http", "kept", "pending", "queue", "received", "sock")
 
-    def __init__(self, opened: UpstreamConnection, queue: "_CallQueue[Token]") -> None:
-        sock: socket.socket = opened.connection.sock
+    def __init__(self, http: UpstreamConnection, queue: "_CallQueue[Token]") -> None:
+        sock: socket.socket = http.connection.sock
         sock.setblocking(False)
-        self.opened, self.sock, self.queue = opened, sock, queue
+        self.http, self.sock, self.queue = http, sock, queue
         self.pending: _Pending[Token] | None = None
         self.received = b""
         self.kept = False
-        self.begin = "".join(f"{name}: {value}\r\n" for name, value in opened.headers.items())
+        self.begin = "".join(f"{name}: {value}\r\n" for name, value in http.headers.items())
 
     def is_dead(self) -> bool:
         """Return whether the server closed an idle connection, or sent data without a request."""
@@ -107,9 +107,9 @@ class _Connection(Generic[Token]):
         """Return the bytes of a request."""
         body = request.body or b""
         length = f"Content-Length: {len(body)}\r\n" if request.body is not None else ""
-        named = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        head = f"{request.method} {self.opened.base}{request.path} HTTP/1.1\r\n{self.begin}{named}"
-        if named.count("\n") != len(headers):
+        fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        head = f"{request.method} {self.http.base}{request.path} HTTP/1.1\r\n{self.begin}{fields}"
+        if fields.count("\n") != len(headers):
             raise ValueError("a header field has a line break")
         return f"{head}Accept-Encoding: identity\r\n{length}\r\n".encode("latin-1") + body
 
@@ -138,12 +138,12 @@ class ParallelCalls(Generic[Token]):
         self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
         self._selector.register(self._wake_receiver, selectors.EVENT_READ, None)
-        self._made: collections.deque[tuple[_CallQueue[Token], Future[UpstreamConnection]]] = (
+        self._futures: collections.deque[tuple[_CallQueue[Token], Future[UpstreamConnection]]] = (
             collections.deque()
         )
         self._due: list[tuple[float, int, _Pending[Token]]] = []
         self._number = itertools.count(1)
-        self._ended: list[Answered[Token]] = []
+        self._ended: list[CallResult[Token]] = []
         self._connections: set[_Connection[Token]] = set()
         self._lock = threading.Lock()
         self._closed = self._rung = False
@@ -161,7 +161,7 @@ class ParallelCalls(Generic[Token]):
         self.fresh += 1
         self._queue(pending)
 
-    def wait(self, timeout_s: float | None) -> list[Answered[Token]]:
+    def wait(self, timeout_s: float | None) -> list[CallResult[Token]]:
         """Wait for a call to end or a `wake`, at most `timeout_s`; return the calls that ended."""
         if self._ended:
             timeout_s = 0
@@ -173,11 +173,11 @@ class ParallelCalls(Generic[Token]):
                 self._read_wake_ups()
             elif key.data in self._connections:  # not dropped after it became readable
                 self._read(key.data)
-        while self._made:
-            self._connected(*self._made.popleft())
+        while self._futures:
+            self._add_connection(*self._futures.popleft())
         self._run_timers()
-        ended, self._ended = self._ended, []
-        return ended
+        answers, self._ended = self._ended, []
+        return answers
 
     def wake(self) -> None:
         """Let `wait` return. Thread-safe."""
@@ -199,9 +199,9 @@ class ParallelCalls(Generic[Token]):
             pending = connection.pending
             self._drop(connection)
             if pending is not None:
-                self._without_verdict(pending)
-        while self._made:
-            self._connected(*self._made.popleft())
+                self._end_without_verdict(pending)
+        while self._futures:
+            self._add_connection(*self._futures.popleft())
         self._selector.close()
         self._wake_receiver.close()
         self._wake_sender.close()
@@ -240,21 +240,23 @@ class ParallelCalls(Generic[Token]):
     def _note(self, queue: _CallQueue[Token], future: "Future[UpstreamConnection]") -> None:
         with self._lock:
             if not self._closed:
-                self._made.append((queue, future))
+                self._futures.append((queue, future))
                 self.wake()
                 return
         with contextlib.suppress(Exception):
             future.result().connection.close()
 
-    def _connected(self, queue: _CallQueue[Token], future: "Future[UpstreamConnection]") -> None:
+    def _add_connection(
+        self, queue: _CallQueue[Token], future: "Future[UpstreamConnection]"
+    ) -> None:
         queue.connecting -= 1
         try:
             connection = _Connection(future.result(), queue)
         except Exception as error:  # noqa: BLE001 whatever failed, there is no connection
-            self._cannot_connect(queue, error)
+            self._fail_connect(queue, error)
             return
         if self._closed:
-            connection.opened.connection.close()
+            connection.http.connection.close()
             return
         queue.open += 1
         self._connections.add(connection)
@@ -264,15 +266,15 @@ class ParallelCalls(Generic[Token]):
         # Only now: else we would reconnect for ever to a server that closes each new connection.
         connection.kept = connection.pending is None
 
-    def _cannot_connect(self, queue: _CallQueue[Token], error: Exception) -> None:
+    def _fail_connect(self, queue: _CallQueue[Token], error: Exception) -> None:
         failure = error
         if not isinstance(failure, TryFailed):
             failure = TryFailed(CallOutcome.CONNECTION_ERROR, type(error).__name__)
         if queue.waiting:
             pending = queue.waiting.popleft()
-            if self._admitted(pending):
+            if self._admit(pending):
                 queue.upstream.release()
-                self._failed(pending, failure)
+                self._fail_try(pending, failure)
         self._serve(queue)
 
     def _keep(self, connection: _Connection[Token]) -> None:
@@ -285,11 +287,11 @@ class ParallelCalls(Generic[Token]):
         if connection.pending is None and connection in connection.queue.idle:
             connection.queue.idle.remove(connection)
         self._selector.unregister(connection.sock)
-        connection.opened.connection.close()
+        connection.http.connection.close()
 
     # -- one try --------------------------------------------------------------------------
 
-    def _admitted(self, pending: _Pending[Token]) -> bool:
+    def _admit(self, pending: _Pending[Token]) -> bool:
         try:
             pending.admission = pending.queue.upstream.admit()
         except TryFailed as error:
@@ -301,7 +303,7 @@ class ParallelCalls(Generic[Token]):
 
     def _send(self, pending: _Pending[Token], connection: _Connection[Token]) -> None:
         queue, request = pending.queue, pending.call.request
-        if not self._admitted(pending):
+        if not self._admit(pending):
             self._keep(connection)
             return
         connection.pending, connection.received = pending, b""
@@ -317,27 +319,27 @@ class ParallelCalls(Generic[Token]):
                 return
             failure = TryFailed(CallOutcome.CONNECTION_ERROR, "the request does not fit")
         except OSError as error:
-            self._closed_by_server(connection, error_text(error))
+            self._handle_close(connection, error_text(error))
             return
         except ValueError as error:
             failure = TryFailed(CallOutcome.CONNECTION_ERROR, type(error).__name__)
-        self._broken(connection, failure)
+        self._fail_connection(connection, failure)
 
     def _read(self, connection: _Connection[Token]) -> None:
         try:
-            received = connection.sock.recv(_READ_BYTES)
+            data = connection.sock.recv(_READ_BYTES)
             while isinstance(connection.sock, ssl.SSLSocket) and connection.sock.pending():
-                received += connection.sock.recv(_READ_BYTES)
+                data += connection.sock.recv(_READ_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         except OSError as error:
-            self._closed_by_server(connection, error_text(error))
+            self._handle_close(connection, error_text(error))
             return
-        if not received or connection.pending is None:
+        if not data or connection.pending is None:
             # The server closed the connection, or sent data without a request.
-            self._closed_by_server(connection, "closed by the server")
+            self._handle_close(connection, "closed by the server")
             return
-        connection.received += received
+        connection.received += data
         self._take(connection, connection.pending)
 
     def _take(self, connection: _Connection[Token], pending: _Pending[Token]) -> None:
@@ -346,12 +348,12 @@ class ParallelCalls(Generic[Token]):
             complete = answer.answer(connection.received, limit_bytes)
         except answer.TooLong:
             failure = TryFailed(CallOutcome.INVALID_ANSWER, f"more than {limit_bytes} bytes")
-            self._broken(connection, failure)
+            self._fail_connection(connection, failure)
             return
         except answer.NotUnderstood as error:
             # The caller asks again with `Upstream.call`, which tells the breaker how that ends.
             self._drop(connection)
-            self._without_verdict(pending)
+            self._end_without_verdict(pending)
             self._end(pending, None, error)
             self._serve(connection.queue)
             return
@@ -375,33 +377,33 @@ class ParallelCalls(Generic[Token]):
         try:
             result = upstream.understand(reply, pending.call)
         except TryFailed as error:
-            self._left(pending, failed=breaks(error))
+            self._leave(pending, failed=breaks(error))
             self._conclude(pending, error)
         except Permanent as error:
-            self._left(pending, failed=False)
+            self._leave(pending, failed=False)
             self._observe(pending, CallOutcome.REFUSED)
             self._end(pending, None, error)
         except Exception as error:  # noqa: BLE001 a bug must not end the thread or other calls
             _log.exception("upstream.answer_failed", upstream=upstream.name)
-            self._left(pending, failed=True)
+            self._leave(pending, failed=True)
             self._end(pending, None, error)
         else:
-            self._left(pending, failed=False)
+            self._leave(pending, failed=False)
             self._observe(pending, CallOutcome.SUCCESS)
             self._end(pending, result, None)
 
-    def _broken(self, connection: _Connection[Token], failure: TryFailed) -> None:
+    def _fail_connection(self, connection: _Connection[Token], failure: TryFailed) -> None:
         """Close a connection that failed, and fail the call that waits for its answer."""
         pending = connection.pending
         self._drop(connection)
         if pending is not None:
             connection.pending = None
             pending.run(tracing.fail, pending.span, failure.outcome)
-            self._left(pending, failed=None)
-            self._failed(pending, failure)
+            self._leave(pending, failed=None)
+            self._fail_try(pending, failure)
         self._serve(connection.queue)
 
-    def _closed_by_server(self, connection: _Connection[Token], detail: str) -> None:
+    def _handle_close(self, connection: _Connection[Token], detail: str) -> None:
         """Close a connection that the server closed; send its call again on another one.
 
         Servers close idle connections at any time. If one does so while a request is on its way,
@@ -415,25 +417,26 @@ class ParallelCalls(Generic[Token]):
             or pending.resent
             or self._clock() >= pending.deadline_s
         ):
-            self._broken(connection, TryFailed(CallOutcome.CONNECTION_ERROR, detail))
+            self._fail_connection(connection, TryFailed(CallOutcome.CONNECTION_ERROR, detail))
             return
         queue, connection.pending = connection.queue, None
         self._drop(connection)
-        for older in list(queue.idle):  # idle for longer, so the server has closed them, too
-            self._drop(older)
+        # Idle for longer, so the server has closed them, too.
+        for idle_connection in list(queue.idle):
+            self._drop(idle_connection)
         pending.run(tracing.fail, pending.span, CallOutcome.CONNECTION_ERROR)
-        self._without_verdict(pending)
+        self._end_without_verdict(pending)
         pending.resent, pending.sent_s = True, 0.0
         self._expect(pending, self._clock() + queue.upstream.policy.try_timeout_s)
         queue.waiting.appendleft(pending)
         self._serve(queue)
 
-    def _without_verdict(self, pending: _Pending[Token]) -> None:
+    def _end_without_verdict(self, pending: _Pending[Token]) -> None:
         """End a try that says nothing about the upstream."""
-        self._left(pending, failed=None)
+        self._leave(pending, failed=None)
         pending.queue.upstream.give_back(pending.admission)
 
-    def _left(self, pending: _Pending[Token], *, failed: bool | None) -> None:
+    def _leave(self, pending: _Pending[Token], *, failed: bool | None) -> None:
         """End a try that was sent. None: the caller tells the breaker."""
         pending.queue.upstream.release()
         if pending.block is not None:
@@ -442,7 +445,7 @@ class ParallelCalls(Generic[Token]):
         if failed is not None:
             pending.queue.upstream.leave(pending.admission, failed=failed)
 
-    def _failed(self, pending: _Pending[Token], failure: TryFailed) -> None:
+    def _fail_try(self, pending: _Pending[Token], failure: TryFailed) -> None:
         pending.queue.upstream.leave(pending.admission, failed=breaks(failure))
         self._conclude(pending, failure)
 
@@ -456,9 +459,9 @@ class ParallelCalls(Generic[Token]):
         )
         if wait_s is None:
             self._observe(pending, failure.outcome)
-            self._end(pending, None, upstream.given_up(request, pending.tries, failure))
+            self._end(pending, None, upstream.final_error(request, pending.tries, failure))
             return
-        self._stale(pending)
+        self._uncount(pending)
         pending.again_s = self._clock() + wait_s
         self._expect(pending, pending.again_s)
 
@@ -475,11 +478,11 @@ class ParallelCalls(Generic[Token]):
             if pending.again_s is not None:
                 self._queue(pending)
             elif not pending.sent_s:
-                self._not_sent(pending)
+                self._end_unsent(pending)
             else:
-                self._too_late(pending)
+                self._time_out(pending)
 
-    def _not_sent(self, pending: _Pending[Token]) -> None:
+    def _end_unsent(self, pending: _Pending[Token]) -> None:
         """End a call that found no connection in time, which says nothing about the upstream."""
         with contextlib.suppress(ValueError):
             pending.queue.waiting.remove(pending)
@@ -488,28 +491,28 @@ class ParallelCalls(Generic[Token]):
             self._end(
                 pending,
                 None,
-                pending.queue.upstream.given_up(pending.call.request, pending.tries, error),
+                pending.queue.upstream.final_error(pending.call.request, pending.tries, error),
             )
 
-    def _too_late(self, pending: _Pending[Token]) -> None:
-        held = next(
+    def _time_out(self, pending: _Pending[Token]) -> None:
+        connection = next(
             (connection for connection in self._connections if connection.pending is pending), None
         )
-        if held is not None:
+        if connection is not None:
             timeout_s = pending.queue.upstream.policy.try_timeout_s
-            self._broken(
-                held, TryFailed(CallOutcome.TIMEOUT, f"no answer within {timeout_s:.3g} s")
+            self._fail_connection(
+                connection, TryFailed(CallOutcome.TIMEOUT, f"no answer within {timeout_s:.3g} s")
             )
 
     def _observe(self, pending: _Pending[Token], outcome: CallOutcome) -> None:
         pending.run(pending.queue.upstream.observe, outcome, self._clock() - pending.started_s)
 
     def _end(self, pending: _Pending[Token], result: Any, error: Exception | None) -> None:
-        self._stale(pending)
+        self._uncount(pending)
         pending.due = 0  # cancels its entry in `_due`
-        self._ended.append(Answered(pending.token, result, error))
+        self._ended.append(CallResult(pending.token, result, error))
 
-    def _stale(self, pending: _Pending[Token]) -> None:
+    def _uncount(self, pending: _Pending[Token]) -> None:
         if pending.turn == self._turn:
             self.fresh -= 1
         pending.turn = -1

@@ -125,9 +125,9 @@ class Transport:
 
     def connect(self, timeout_s: float) -> "Future[UpstreamConnection]":
         """Begin to open a connection for one caller; the future raises TryFailed."""
-        return self._threads.submit(self._connected, timeout_s)
+        return self._threads.submit(self._open_connection, timeout_s)
 
-    def _connected(self, timeout_s: float) -> UpstreamConnection:
+    def _open_connection(self, timeout_s: float) -> UpstreamConnection:
         connection = cast("HTTPConnection", self._pool._new_conn())  # noqa: SLF001 it knows the TLS
         connection.timeout = timeout_s
         try:
@@ -138,8 +138,8 @@ class Transport:
             connection.close()
             raise TryFailed(CallOutcome.CONNECTION_ERROR, error_text(error)) from error
         host = connection.host if ":" not in connection.host else f"[{connection.host}]"
-        usual = connection.port == connection.default_port
-        field = host if usual else f"{host}:{connection.port}"
+        is_default_port = connection.port == connection.default_port
+        field = host if is_default_port else f"{host}:{connection.port}"
         return UpstreamConnection(connection, self._base, {"Host": field, **self._headers})
 
     def send(
@@ -147,11 +147,11 @@ class Transport:
         request: HttpRequest,
         headers: Mapping[str, str],
         timeout_s: float,
-        ended: Callable[[], None],
+        on_end: Callable[[], None],
     ) -> HttpResponse:
         """Exchange once, within the time. Raises TryFailed.
 
-        `ended` is called when the exchange has really ended, perhaps after this has returned.
+        `on_end` is called when the exchange has really ended, perhaps after this has returned.
         """
         exchange = _Exchange()
 
@@ -160,7 +160,7 @@ class Transport:
                 _thread.exchange = exchange
                 return self._exchange(exchange, request, headers, timeout_s)
             finally:
-                ended()
+                on_end()
 
         try:
             return self._threads.submit(run).result(timeout_s)
@@ -180,12 +180,12 @@ class Transport:
     ) -> HttpResponse:
         try:
             try:
-                return self._read(self._sent(request, headers, timeout_s))
+                return self._read(self._request(request, headers, timeout_s))
             except _ClosedUnused:
                 if exchange.aborted:
                     raise
             self._close_idle()  # idle for as long, so the server has closed them, too
-            return self._read(self._sent(request, headers, timeout_s))
+            return self._read(self._request(request, headers, timeout_s))
         except AddressRefused as error:
             raise TryFailed(CallOutcome.ADDRESS_REFUSED, str(error)) from error
         except urllib3.exceptions.NewConnectionError as error:  # refused: a timeout to urllib3
@@ -195,7 +195,7 @@ class Transport:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise TryFailed(CallOutcome.CONNECTION_ERROR, error_text(error)) from error
 
-    def _sent(
+    def _request(
         self, request: HttpRequest, headers: Mapping[str, str], timeout_s: float
     ) -> urllib3.BaseHTTPResponse:
         return self._pool.urlopen(
@@ -246,10 +246,10 @@ def retry_after_s(field: str) -> float | None:
     if value.isascii() and value.isdigit():
         return min(float(value), RETRY_AFTER_LIMIT_S)
     try:
-        at = email.utils.parsedate_to_datetime(value)
+        date = email.utils.parsedate_to_datetime(value)
     except (ValueError, OverflowError, TypeError, IndexError):  # a year or a zone beyond all dates
         return None
-    wait = at.replace(tzinfo=at.tzinfo or dt.UTC) - dt.datetime.now(dt.UTC)
+    wait = date.replace(tzinfo=date.tzinfo or dt.UTC) - dt.datetime.now(dt.UTC)
     return min(max(wait.total_seconds(), 0.0), RETRY_AFTER_LIMIT_S)
 
 
@@ -352,12 +352,11 @@ class _HTTPConnection(HTTPConnection):
             raise urllib3.exceptions.LocationParseError(self.host) from error
 
     def _first_to_connect(self, addresses: list[str]) -> socket.socket:
-        *others, last = addresses
-        for address in others:
+        for address in addresses[:-1]:
             self._dns_host = address
             with contextlib.suppress(urllib3.exceptions.HTTPError):
                 return super()._new_conn()
-        self._dns_host = last
+        self._dns_host = addresses[-1]
         return super()._new_conn()
 
 

@@ -30,7 +30,7 @@ from orders.messaging.sets import Member, Source
 from orders.telemetry import context, tracing
 from orders.telemetry.metrics import exemplar
 from orders.upstream.inventory import OutOfStock, ReservationStatus
-from orders.upstream.parallel import Answered
+from orders.upstream.parallel import CallResult
 from orders.upstream.payment import Captured, Declined
 from orders.upstream.transport import Call
 from orders.watch import Watch
@@ -57,7 +57,7 @@ class Calls(Protocol):
     def begin(self, token: Any, upstream: Any, call: Call[Any], run: Callable[..., Any]) -> None:
         """Send a call; `wait` returns its answer with `token`."""
 
-    def wait(self, timeout_s: float | None) -> "list[Answered[Any]]":
+    def wait(self, timeout_s: float | None) -> "list[CallResult[Any]]":
         """Return the calls that ended."""
 
     def wake(self) -> None:
@@ -404,7 +404,7 @@ class SetFulfilment:
             case _:
                 self._leave(task)
 
-    def _answered(self, answers: "Sequence[Answered[Task]]") -> None:
+    def _answered(self, answers: "Sequence[CallResult[Task]]") -> None:
         for task, result, error in answers:
             if not self._has(task):
                 continue  # it left meanwhile
