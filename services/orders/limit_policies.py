@@ -36,7 +36,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     action: Action | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a policy that could not count anybody."""
+        """Refuse a policy that would count no request."""
         if (self.per == "tenant") != (self.claim is not None):
             raise ValueError('"per": "tenant" needs a "claim", and no other "per" accepts one')
 

@@ -62,7 +62,7 @@ class ProcessState:
         self.beat()
 
     def drain(self) -> None:
-        """Make readiness false for good."""
+        """Make readiness false until the process ends."""
         self.draining = True
 
     def watch(self, progress: Watch, stalled_after_s: float) -> None:

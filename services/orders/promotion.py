@@ -54,7 +54,7 @@ class FollowUp:
         self._flush_due = False
 
     def __call__(self) -> None:
-        """Do the repairs if nobody has. Raises Transient and RedisDown: call it again.
+        """Do the repairs unless they are done. Raises Transient and RedisDown: call it again.
 
         If the server cannot tell whether it was promoted, a person must do them.
         """

@@ -370,7 +370,7 @@ class RateLimitSettings(Group, frozen=True):
 
 
 class AuthSettings(Group, frozen=True):
-    """Who may call: `ORDERS_AUTH=jwt` requires a bearer token, `off` trusts everybody (local)."""
+    """Who may call: `ORDERS_AUTH=jwt` requires a bearer token, `off` accepts anyone (local)."""
 
     mode: Annotated[Literal["off", "jwt"], Meta(description="Set as ORDERS_AUTH.")] = "off"
     jwks_url: Annotated[

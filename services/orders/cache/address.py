@@ -36,7 +36,7 @@ class _WrongUrl(ValueError):
 
 
 class RedisTarget(Protocol):
-    """The target of a URL."""
+    """The servers that a URL names."""
 
     def connect(self, timeout_s: float, *, protocol: int = 2) -> Connected:
         """Find the primaries and connect to all of them; `timeout_s` bounds each wait for a reply.

@@ -123,7 +123,7 @@ class OrderCache:
         self._backlog.close()
 
     def load(self, order_id: int, fetch: Fetch) -> CachedOrder | None:
-        """Return the snapshot, from `fetch` if needed; threads that ask meanwhile share the call.
+        """Return the snapshot, from `fetch` if needed; concurrent callers share one call.
 
         `fetch` may return None only if the primary has no such order. Raises what `fetch` raises.
         """
@@ -382,7 +382,7 @@ class _Flight(Generic[T]):
 
 
 class Flights(Generic[T]):
-    """One look-up at a time per order; callers that come meanwhile share its result."""
+    """One look-up at a time per order; concurrent callers share its result."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

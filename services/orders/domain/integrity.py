@@ -1,4 +1,4 @@
-"""What can be wrong between orders, money and stock."""
+"""The kinds of mismatch between orders, payments and stock."""
 
 import enum
 

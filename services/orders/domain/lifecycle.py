@@ -1,4 +1,4 @@
-"""The life of an order: every status, every event, and the one table of what may follow what."""
+"""The life of an order: every status, every event, and the table of allowed transitions."""
 
 import enum
 from typing import Final
@@ -74,9 +74,9 @@ class Transition(msgspec.Struct, frozen=True):
 
 TERMINAL: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.REFUNDED})
 ACTIVE: Final = frozenset(Status) - TERMINAL
-# Where an order is on its way to its first end; that way is what has to be short.
+# The statuses before the first end: customers wait for it.
 ON_THE_WAY: Final = frozenset({Status.PENDING, Status.RESERVED, Status.CHARGING})
-# Cancelled already, whatever is left to do.
+# Cancelled; money and stock may still be on their way back.
 CANCELLED: Final = frozenset({Status.CANCELLED, Status.REFUNDING, Status.REFUNDED})
 
 # A cancel that arrives while a charge is under way is remembered on the order (`cancel_requested`)

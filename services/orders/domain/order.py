@@ -1,4 +1,4 @@
-"""An order as asked for, as stored and as shown, and the keys that upstreams know its work by.
+"""An order as requested, stored and shown, and the keys of its calls to upstreams.
 
 The keys derive from the order's nonce, which is written when the order is accepted. Work that a
 failover lost is done again under the same keys. An order that gets a lost order's id has another

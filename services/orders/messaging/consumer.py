@@ -309,12 +309,15 @@ class Consumer:
     def _handle(self, work: _Work) -> None:
         if self._stopping.is_set() and self._sets:
             return  # it left its set and waited: closing returns it to the queue
-        ack = self._handle_held(work)
+        ack = self._handle_until_done(work)
         if ack is not None:
             self._link.call(functools.partial(self._acknowledge, [work], ack))
 
-    def _handle_held(self, work: _Work) -> bool | None:
-        """Try until a message is settled; None if it went back to the queue with its channel."""
+    def _handle_until_done(self, work: _Work) -> bool | None:
+        """Try until a message is done; return whether to acknowledge it, else it is requeued.
+
+        None if it went back to the queue with its channel.
+        """
         began_s = work.arrived_s
         if work.failure is not None:
             ack = self._carry_out(work, work.failure)
@@ -339,7 +342,7 @@ class Consumer:
                 self._stopping.wait(self._limits.copy_retry_s)
 
     def _carry_out(self, work: _Work, failure: OrdersError) -> bool | None:
-        """Settle a message by how its try in a set ended; false if it has to be tried again.
+        """Apply the verdict on a message's try in a set; false if it has to be tried again.
 
         It does not enter the pause and reports nothing to it: the try may be long ago.
         """

@@ -65,7 +65,7 @@ class DeadLetterQueue:
         self.remove(letter)
 
     def remove(self, letter: Delivery) -> None:
-        """Remove a letter from its queue for good."""
+        """Remove a letter from its queue permanently."""
         self._channel.basic_ack(letter.tag)
 
 

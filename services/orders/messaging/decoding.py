@@ -1,4 +1,4 @@
-"""Reads the properties of a message. Never raises, whatever bytes its publisher sent.
+"""Reads the properties of a message. Never raises, even for malformed bytes.
 
 RabbitMQ passes properties on unchanged. pika decodes them in the connection's loop, where an error
 (a timestamp in milliseconds, for example) ends the connection and all its deliveries. So our

@@ -108,7 +108,7 @@ def delivered(
     properties: BasicProperties,
     body: bytes,
 ) -> Delivery:
-    """Return a delivery; exchange and routing key become text, whatever their bytes."""
+    """Return a delivery; exchange and routing key become text, even if they are not UTF-8."""
     fault = properties.fault if isinstance(properties, ReceivedProperties) else None
     exchange, routing_key = _text(method.exchange), _text(method.routing_key)
     return Delivery(queue, exchange, routing_key, properties, body, method.delivery_tag, fault)

@@ -178,7 +178,7 @@ class Link:
             )
             if not self._stopping.is_set():
                 loop.start()
-        except Exception as error:  # noqa: BLE001 whatever failed, connect again
+        except Exception as error:  # noqa: BLE001 connect again after any failure
             # A frame that pika cannot read ends its loop, but must not end this thread.
             _log.exception("amqp.failed", link=self._name)
             self._reason = describe(error)

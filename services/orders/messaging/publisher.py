@@ -74,7 +74,7 @@ class Publisher:
         self._link.start()
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Close; messages without a confirm are settled as lost."""
+        """Close; messages without a confirm are reported as lost."""
         self._link.close(timeout_s)
 
     @property
@@ -108,7 +108,7 @@ class Publisher:
         channel.confirm_delivery(self._on_confirm, lambda _frame: self._ready(channel))
 
     def lost(self) -> None:
-        """Settle messages without a confirm as lost: they may or may not have arrived."""
+        """Report messages without a confirm as lost: they may or may not have arrived."""
         unconfirmed, self._unconfirmed = self._unconfirmed, {}
         self._returned.clear()
         self._report(PublishOutcome.LOST, unconfirmed.values())

@@ -56,7 +56,7 @@ class Member:
 
 
 class SetOutcomes(Protocol[W_contra]):
-    """What happens to messages when they leave their set."""
+    """Takes the messages that leave their set."""
 
     def finish(self, works: Sequence[W_contra]) -> None:
         """Acknowledge the messages of orders that are done."""
@@ -85,7 +85,7 @@ class Source(Protocol):
 
     @property
     def waiting(self) -> bool:
-        """Whether there is something to take."""
+        """Whether there are messages to take."""
 
     def take(self, limit: int) -> list[Member]:
         """Begin up to `limit` messages."""
@@ -101,7 +101,7 @@ class SetHandler(Protocol):
     """Works on the messages of sets."""
 
     def work(self, sets: "Source") -> None:
-        """Take messages and settle each, until the sets are closed."""
+        """Take messages, and finish or leave each, until the sets are closed."""
 
     def wake(self) -> None:
         """Look for messages that arrived, or for the end. Thread-safe."""
@@ -146,7 +146,7 @@ class Sets(Generic[W]):
 
     @property
     def waiting(self) -> bool:
-        """Whether there is something to take."""
+        """Whether there are messages to take."""
         return bool(self._arrived)
 
     def take(self, limit: int) -> list[Member]:
@@ -209,7 +209,7 @@ class Sets(Generic[W]):
                 _log.exception("set.failed")
                 for member in list(self._in_hand):
                     self.leave(member, None)
-                # Also what arrived meanwhile: a handler that always fails would never take it.
+                # New messages too: a handler that always fails would never take them.
                 self._outcomes.handle_singly(self._take_arrived(len(self._arrived)), None)
                 self._closed.wait(_REST_S)
             # The stop waits for these messages, so it must not depend on the handler to take them.

@@ -53,7 +53,7 @@ class _Transaction:
         return self._session.rows(statement(name), arguments)
 
     def wake_relay(self) -> None:
-        """Leave it to the relay, which looks by itself within ORDERS_RELAY_POLL_S."""
+        """Do nothing: the relay polls within ORDERS_RELAY_POLL_S."""
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ class EvidenceSources(msgspec.Struct, frozen=True):
     stock: Ledger[StockEntry]
 
 
-def known(pool: Pool, order_id: int) -> Known:
+def load_known(pool: Pool, order_id: int) -> Known:
     """Return the database's evidence. Raises Transient if the database is not available."""
     [(text,)] = pool.execute("find_evidence", {"id": order_id})
     return msgspec.json.decode(text, type=Known)
@@ -78,11 +78,11 @@ def known(pool: Pool, order_id: int) -> Known:
 
 def gather(evidence_sources: EvidenceSources, order_id: int) -> Evidence | None:
     """Return the evidence about an order; None if it kept changing. Raises Transient, Permanent."""
-    previous = known(evidence_sources.pool, order_id)
+    previous = load_known(evidence_sources.pool, order_id)
     for _ in range(_READS):
         payments = evidence_sources.payments.of_order(order_id)
         stock = evidence_sources.stock.of_order(order_id)
-        current = known(evidence_sources.pool, order_id)
+        current = load_known(evidence_sources.pool, order_id)
         if msgspec.structs.replace(previous, now=current.now) == current:
             return Evidence(order_id, current, payments, stock)
         previous = current

@@ -85,7 +85,7 @@ def _of_refund(work: Work, attempt: Attempt, learned_outcome: LearnedOutcome) ->
         raise OrdersError("the refund is known to be approved")
     if learned_outcome is LearnedOutcome.DECLINED:
         return _declined(work, attempt)
-    # A declined refund no longer counts as asked for; paid back after all, it does again.
+    # A declined refund was dropped from the requested sum. Paid back after all, it counts again.
     dropped_amount = -attempt.amount if attempt.outcome is AttemptOutcome.DECLINED else Decimal(0)
     if work.refund_requested - dropped_amount > work.order.total:
         raise OrdersError("more would be paid back than was captured")
@@ -106,7 +106,7 @@ def _declined(work: Work, attempt: Attempt) -> tuple[Event, Step]:
                 f"the refund is known to be declined, and the order is {work.order.status}: "
                 "--refunded once the money went back"
             )
-        # It no longer waits for a person; its sum was given free when Payment declined it.
+        # No person has to act any more. Its sum was dropped when Payment declined it.
         return Event.REFUND_DROPPED, Step(
             attempt=attempt.id,
             outcome=AttemptOutcome.DECLINED,

@@ -15,7 +15,7 @@ from orders.settlement.evidence import attempt_uuid
 from orders.settlement.judge import Finding
 from orders.upstream.ledgers import PaymentEntry, StockEntry
 
-LISTED: Final = 1000  # violations in a report; the number of all is told as well
+LISTED: Final = 1000  # violations in a report, at most
 
 
 class Watermark(msgspec.Struct, frozen=True):
@@ -155,7 +155,7 @@ class ReconciliationStore:
     def record(
         self, order_id: int, findings: Sequence[Finding], second_look_s: float
     ) -> list[Finding]:
-        """Replace the findings about an order; return those that nobody has accepted."""
+        """Replace the findings about an order; return those that are not accepted."""
         rows = self._run(
             "record_case",
             {

@@ -51,16 +51,14 @@ class OrderTrace(msgspec.Struct, frozen=True, rename="camel"):
 def run(arguments: argparse.Namespace) -> int:
     """Print the history; return 0: the order exists, 1: it does not, 3: no database."""
     with database() as pool:
-        trace = trace_order(pool, arguments.order, _announce)
+        trace = trace_order(
+            pool, arguments.order, lambda name: print(f"asking {name} ...", file=sys.stderr)
+        )
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(trace), indent=2).decode())
     else:
         print("\n".join(_lines(trace)))
     return NOT_ASKED if trace.exists is None else int(not trace.exists)
-
-
-def _announce(name: str) -> None:
-    print(f"asking {name} ...", file=sys.stderr)
 
 
 def _lines(trace: OrderTrace) -> Iterator[str]:
@@ -212,7 +210,7 @@ def _interventions(rows: OrderRows) -> Iterator[TraceEvent]:
 
 
 def _waiting(rows: OrderRows) -> Iterator[str]:
-    """Yield what is still to happen."""
+    """Yield the messages, outcomes and notifications that are still pending."""
     for row in rows.outbox:
         yield f"{row.type} waits in the outbox since {row.created_at}"
     for attempt in rows.attempts:

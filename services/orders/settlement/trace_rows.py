@@ -22,7 +22,7 @@ class TracedOrder(msgspec.Struct, frozen=True):
 
 
 class HistoryRow(msgspec.Struct, frozen=True):
-    """A transition."""
+    """A transition in the order's history."""
 
     at: dt.datetime
     from_status: str | None
@@ -71,7 +71,7 @@ class StalledRow(msgspec.Struct, frozen=True):
 
 
 class CaseRow(msgspec.Struct, frozen=True):
-    """What reconciliation found."""
+    """A violation or a doubt of reconciliation about the order."""
 
     kind: str
     detail: str
@@ -80,7 +80,7 @@ class CaseRow(msgspec.Struct, frozen=True):
 
 
 class ActionRow(msgspec.Struct, frozen=True):
-    """What a person did to the order with a command."""
+    """A change that a person made to the order with a command."""
 
     at: dt.datetime
     actor: str

@@ -1,7 +1,7 @@
 """Every metric that several processes may export, by the names that the dashboards use.
 
 A metric without labels is declared by its only owner instead (outbox: relay, orders in state:
-worker), because Prometheus shows it as 0 wherever it is declared. Labels contain no ids.
+worker), because every process that declares it exports it as 0. Labels contain no ids.
 """
 
 import bisect

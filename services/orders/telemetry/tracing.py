@@ -113,7 +113,7 @@ def root(
 
 
 def decide(context: Context) -> Context:
-    """Return the context with our own sampling decision: we ignore a stranger's flag."""
+    """Return the context with our own sampling decision: a stranger's flag is ignored."""
     sampled = _recorder is not None and random.random() < _ratio  # noqa: S311 no secret
     if sampled is context.sampled:
         return context

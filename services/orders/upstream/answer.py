@@ -1,4 +1,4 @@
-"""Parses an HTTP answer that arrives in pieces: tells whether it is complete, and its content.
+"""Parses an HTTP answer that arrives in pieces, and returns it once it is complete.
 
 It understands only what today's servers send to a plain request: HTTP/1.1 with a length or in
 chunks. It refuses all other answers, and those that other parsers might read differently. The

@@ -51,7 +51,7 @@ class BearerToken:
         return self._fields
 
     def _look(self) -> _Version:
-        """Return what identifies the version of the file, also behind Kubernetes' symlinks."""
+        """Return time, inode and size of the file; they change behind Kubernetes' symlinks, too."""
         status = os.stat(self._path)  # noqa: PTH116 half the time of Path.stat, for every request
         return status.st_mtime_ns, status.st_ino, status.st_size
 

@@ -35,8 +35,8 @@ from orders.upstream.transport import (
     UpstreamConnection,
 )
 
-# The error codes of the contracts of Inventory and Payment. A 4xx without one comes from something
-# in between (a proxy, a wrong route, a gateway) and says nothing about the order.
+# The error codes of the contracts of Inventory and Payment. A 4xx without one comes from a
+# proxy, a gateway or a wrong route, and says nothing about the order.
 CODES: Final = frozenset(
     {
         "invalid",
@@ -109,10 +109,10 @@ def has_code(reply: HttpResponse) -> bool:
 class Upstream:
     """A client of one upstream under its policy. Create it after fork; any thread may use it.
 
-    `name` is the label of its metrics. `definite` tells whether a 4xx is an answer about the
-    request; any other 4xx comes from something in between. `addresses` are those that the upstream
-    may have; none: any. `credential` identifies us. `clock`, `sleep` and `jitter` (0 to 1) are for
-    tests.
+    `name` is the label of its metrics. `definite` returns whether a 4xx is the upstream's answer to
+    the request; any other 4xx comes from a proxy or a gateway. `addresses` are those that the
+    upstream may have; None: any. `credential` identifies us. `clock`, `sleep` and `jitter` (0 to 1)
+    are for tests.
     """
 
     def __init__(  # noqa: PLR0913 the last ones are for tests
@@ -249,11 +249,11 @@ class Upstream:
             raise TryFailed(CallOutcome.CIRCUIT_OPEN, retry_after_s=error.retry_after_s) from error
 
     def leave(self, admission: object, *, failed: bool) -> None:
-        """Tell the breaker how an admitted try ended."""
+        """Report to the breaker how an admitted try ended."""
         self._breaker.leave(admission, failed=failed)
 
     def give_back(self, admission: object) -> None:
-        """Tell the breaker that a try ended without a result that concerns the upstream."""
+        """End a try whose result says nothing about the upstream; the breaker does not count it."""
         self._breaker.give_back(admission)
 
     def release(self) -> None:
@@ -269,7 +269,7 @@ class Upstream:
             raise TryFailed(CallOutcome.INVALID_ANSWER, str(error)) from error
 
     def final_error(self, request: HttpRequest, tries: int, error: TryFailed) -> Transient:
-        """Return the caller's error after the last try."""
+        """Return the error to raise after the last try."""
         return _unavailable(self.name, _GaveUp(self.name, request, tries, error))
 
     def connect(self) -> "Future[UpstreamConnection]":
@@ -457,7 +457,7 @@ def _check_status(reply: HttpResponse, definite: Callable[[HttpResponse], bool])
     raise TryFailed(outcome, detail, retry_after_s=reply.retry_after_s)
 
 
-# These concern our credential or route, not the order, whatever error code comes with them.
+# These concern our credential or route, not the order, even if they carry an error code.
 _ACCESS: Final = (401, 403, 405, 407, 421, 423, 425)
 _STATUSES: Final = {
     408: CallOutcome.TIMEOUT,
@@ -477,7 +477,7 @@ def decode(reply: HttpResponse, kind: type[T]) -> T:
 
 
 def refusal(reply: HttpResponse) -> Permanent:
-    """Return the error for a definite no that the contract does not describe."""
+    """Return the error for a definite refusal that the contract does not describe."""
     code = error_code(reply)
     shown_code = code if code.isascii() and code.isidentifier() and len(code) <= 40 else "no code"
     reason = "upstream_conflict" if reply.status == 409 else "upstream_refused"

@@ -1,7 +1,7 @@
-"""The ledgers of Inventory and Payment, read for reconciliation: what they did for each order.
+"""The ledgers of Inventory and Payment: their entries about each order, for reconciliation.
 
-A page begins with the oldest change. An entry that changes while the pages are read comes again at
-its new place; none is skipped.
+Pages begin with the oldest change. An entry that changes while the pages are read appears again, at
+its new position; none is skipped.
 """
 
 import datetime as dt
@@ -38,7 +38,7 @@ class PaymentStatus(enum.StrEnum):
 
 
 class StockStatus(enum.StrEnum):
-    """State of a reservation."""
+    """The status of a reservation in the ledger."""
 
     RESERVED = "reserved"
     COMMITTED = "committed"

@@ -252,7 +252,7 @@ class ParallelCalls(Generic[Token]):
         queue.connecting -= 1
         try:
             connection = _Connection(future.result(), queue)
-        except Exception as error:  # noqa: BLE001 whatever failed, there is no connection
+        except Exception as error:  # noqa: BLE001 any error means that there is no connection
             self._fail_connect(queue, error)
             return
         if self._closed:
@@ -351,7 +351,7 @@ class ParallelCalls(Generic[Token]):
             self._fail_connection(connection, failure)
             return
         except answer.NotUnderstood as error:
-            # The caller asks again with `Upstream.call`, which tells the breaker how that ends.
+            # The caller asks again with `Upstream.call`, which reports to the breaker.
             self._drop(connection)
             self._end_without_verdict(pending)
             self._end(pending, None, error)
@@ -437,7 +437,7 @@ class ParallelCalls(Generic[Token]):
         pending.queue.upstream.give_back(pending.admission)
 
     def _leave(self, pending: _Pending[Token], *, failed: bool | None) -> None:
-        """End a try that was sent. None: the caller tells the breaker."""
+        """End a try that was sent. With `failed` None, the caller reports to the breaker."""
         pending.queue.upstream.release()
         if pending.block is not None:
             pending.run(pending.block.__exit__, None, None, None)

@@ -29,7 +29,7 @@ class Captured(msgspec.Struct, frozen=True):
 
 
 class Declined(msgspec.Struct, frozen=True):
-    """The attempt failed for good: no money moved, and none will."""
+    """The attempt failed: no money moved, and none will."""
 
     attempt_id: str
     order_id: int

@@ -61,7 +61,7 @@ class Fulfilment:
         try:
             self._pursue(message.body.order_id, message.message_id)
         except OrdersError as error:
-            if not quiet(message, error):
+            if not log_if_stalled(message, error):
                 raise
         finally:
             ORDER_PROCESSING.observe(time.monotonic() - started_s, exemplar())
@@ -112,11 +112,11 @@ class Fulfilment:
         return self._transitions.commit(work, move.event, move.step)
 
 
-def quiet(message: Message, error: Exception) -> bool:
-    """Return whether to only log the failure of a message, and acknowledge it.
+def log_if_stalled(message: Message, error: Exception) -> bool:
+    """Log the failure of a sweeper's message; return true if it is acknowledged all the same.
 
-    True for messages of the sweeper, which emits a stalled order again anyway: retries would only
-    add work. A Permanent error has dead-lettered the order's first message already. False for an
+    The sweeper emits a stalled order again anyway: retries would only add work. A Permanent error
+    has dead-lettered the order's first message already. False for other messages, and for an
     outage: the consumer has to learn of it, or it would end a pause.
     """
     if message.type != events.STALLED or isinstance(error, Unavailable):

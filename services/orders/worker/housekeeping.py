@@ -104,7 +104,7 @@ class Housekeeping:
         """
         bugs: list[Exception] = []
         for duty in self._duties:
-            if not self._leadership.held():  # asking keeps the lock, too
+            if not self._leadership.held():  # the check keeps the lock, too
                 self._collector.clear()
                 return
             if self._stop.is_set():
@@ -117,7 +117,7 @@ class Housekeeping:
             raise bugs[0]
 
     def _must_end(self) -> bool:
-        """Return whether another process may lead; asking keeps the lock during a long duty."""
+        """Return whether to stop. The check also keeps the lock during a long duty."""
         return self._stop.is_set() or not self._leadership.held()
 
     def _begin_term(self) -> bool:

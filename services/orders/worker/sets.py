@@ -35,7 +35,7 @@ from orders.upstream.payment import Captured, Declined
 from orders.upstream.transport import Call
 from orders.watch import Watch
 from orders.worker import steps
-from orders.worker.fulfilment import quiet
+from orders.worker.fulfilment import log_if_stalled
 from orders.worker.metrics import ORDER_PROCESSING
 from orders.worker.steps import Move, is_open, report
 
@@ -105,7 +105,7 @@ class Task:
 
     def __init__(self, member: Member) -> None:
         self.member = member
-        self.work: Work = None  # type: ignore[assignment] # loaded before anybody looks
+        self.work: Work = None  # type: ignore[assignment] # set before its first use
         self.rounds = 0
         self.left_at = 0  # its version when a statement left it out
         self.began_s = time.monotonic()
@@ -179,7 +179,7 @@ class SetFulfilment:
         self._ports.calls.wake()
 
     def work(self, source: Source) -> None:
-        """Work on what arrives until the source is closed."""
+        """Work on the messages that arrive until the source is closed."""
         self._forget()
         self._source = source
         with contextlib.closing(_SecondThread(self._ports.calls.wake)) as self._beside:
@@ -199,7 +199,7 @@ class SetFulfilment:
                 return
 
     def _turn(self) -> None:
-        """Take new messages, begin a statement if it is worth it, and take answers."""
+        """Take new messages, begin a statement if enough orders wait for it, and take answers."""
         members, self._later = self._later, []
         for member in members:
             self._take(member)
@@ -223,7 +223,10 @@ class SetFulfilment:
             return None
         if any(self._queues()):
             return max(0.0, self._gather_until_s - time.monotonic())
-        return 0 if self._has_new() or not self._in_hand else None
+        has_new = bool(self._source.waiting and self._room()) or any(
+            member.message.body.order_id not in self._in_hand for member in self._later
+        )
+        return 0 if has_new or not self._in_hand else None
 
     def _queues(self) -> tuple[list[Any], ...]:
         return self._loads, self._moves, self._settlements
@@ -241,12 +244,6 @@ class SetFulfilment:
             idle_tasks += len(self._running[0].tasks)
         calls = tasks - idle_tasks
         return max(0, min(_SETS * self._size - tasks - len(self._later), self._size - calls))
-
-    def _has_new(self) -> bool:
-        """Return whether there is an order to take."""
-        if self._source.waiting and self._room():
-            return True
-        return any(member.message.body.order_id not in self._in_hand for member in self._later)
 
     def _take(self, member: Member) -> None:
         order_id = member.message.body.order_id
@@ -305,7 +302,7 @@ class SetFulfilment:
     def _loaded(self, tasks: Sequence[Task], works: dict[int, Work]) -> None:
         for task in tasks:
             work = works.get(task.order_id)
-            # Nobody moved it, so another session locks it: single handling waits for that.
+            # Unchanged, so another session locks it: single handling waits for the lock.
             if work is None or (work.order.version == task.left_at and not work.processed):
                 self._leave(task)
             else:
@@ -453,7 +450,7 @@ class SetFulfilment:
     def _failed(self, task: Task, error: Exception) -> None:
         # Other errors say nothing about the order: perhaps the call only found no connection.
         is_permanent = isinstance(error, Permanent)
-        if is_permanent and task.member.run(quiet, task.member.message, error):
+        if is_permanent and task.member.run(log_if_stalled, task.member.message, error):
             self._done([task])
             return
         # An outage that would pause the queue may end before the message is handled singly. So that

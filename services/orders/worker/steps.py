@@ -46,7 +46,7 @@ def decide_after_reserve(work: Work, answer: ReservationStatus | OutOfStock) -> 
     if answer in (ReservationStatus.RESERVED, ReservationStatus.COMMITTED):
         return Move(Event.STOCK_RESERVED, step)
     # The reservation was released before. Either the order was cancelled a moment ago, then this
-    # commits nothing. Or it ended in work that a failover lost, and nobody was charged.
+    # commits nothing. Or it ended in work that a failover lost, before any charge.
     return Move(Event.STOCK_GONE, Step(reservation=Reservation.RELEASED, reservation_key=key))
 
 
