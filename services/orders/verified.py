@@ -182,12 +182,12 @@ def faults(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         # Commas separate replicas; a comma within a URL separates its hosts.
         first_url, *url_ends = environ.get(variable, "").strip().split(",postgres")
         for url in (first_url, *(f"postgres{url_end}" for url_end in url_ends)):
-            if (fault := _judged(judge, url, environ)) is not None:
+            if (fault := _run_judge(judge, url, environ)) is not None:
                 yield variable, fault
                 break
 
 
-def _judged(judge: _Judge, url: str, environ: Mapping[str, str]) -> str | None:
+def _run_judge(judge: _Judge, url: str, environ: Mapping[str, str]) -> str | None:
     try:
         return judge(url, environ)
     except ValueError:  # its text contains the URL and its password

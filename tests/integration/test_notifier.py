@@ -40,7 +40,7 @@ from orders.notifier.delivery import (
     Receiver,
     Sending,
     Sweep,
-    gone,
+    is_gone,
     signed_headers,
 )
 from orders.telemetry import context
@@ -84,7 +84,7 @@ def sending(
     secrets: tuple[str, ...] = (SECRET,),
     addresses: AllowedAddresses | None = None,
 ) -> Sending:
-    upstream = Upstream("webhook", receiver.url, policy, definite=gone, addresses=addresses)
+    upstream = Upstream("webhook", receiver.url, policy, definite=is_gone, addresses=addresses)
     return Sending(notifications, Receiver(upstream, "/webhooks", secrets), patience)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from orders.errors import Transient
-from orders.notifier.delivery import gone
+from orders.notifier.delivery import is_gone
 from orders.upstream.addresses import AllowedAddresses
 from orders.upstream.http import Upstream
 from orders.upstream.policy import UpstreamPolicy
@@ -93,7 +93,7 @@ class Names:
 
 @contextmanager
 def calling(url: str, addresses: AllowedAddresses) -> Iterator[Upstream]:
-    upstream = Upstream("webhook", url, POLICY, definite=gone, addresses=addresses)
+    upstream = Upstream("webhook", url, POLICY, definite=is_gone, addresses=addresses)
     try:
         yield upstream
     finally:

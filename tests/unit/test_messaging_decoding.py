@@ -41,7 +41,7 @@ def delivered(properties: bytes) -> Delivery:
     assert decoded is not None
     assert (length, decoded.channel_number, decoded.body_size) == (len(frame(properties)), 1, 4)
     method = spec.Basic.Deliver("c", 1, False, "orders", "key")
-    return envelope.delivered("order-processing", method, decoded.properties, b"null")
+    return envelope.delivery_of("order-processing", method, decoded.properties, b"null")
 
 
 def worked_on(delivery: Delivery) -> None:

@@ -168,7 +168,7 @@ class Redis:
         """Connect this thread ahead of its first call; return whether it is connected."""
         if self.target is not None and self._slot.link is None:
             with contextlib.suppress(OSError, RedisError, hiredis.HiredisError):
-                self._slot.link = self._opened(time.monotonic() + within_s)
+                self._slot.link = self._open_link(time.monotonic() + within_s)
         return self._slot.link is not None
 
     def call(self, *command: Argument) -> Reply:
@@ -188,7 +188,7 @@ class Redis:
         except _Unready as error:
             self._drop()
             self.breaker.note_failure(_describe(error))
-            raise _refused(f"Redis does not answer: {_describe(error)}", error.replies) from error
+            raise _refusal(f"Redis does not answer: {_describe(error)}", error.replies) from error
         except (OSError, RedisError, hiredis.HiredisError) as error:
             self._drop()
             self.breaker.note_failure(_describe(error))
@@ -250,10 +250,10 @@ class Redis:
         link = self._slot.link
         if link is None or not link.usable or link.generation != self._generation:
             self._drop()
-            link = self._slot.link = self._opened(deadline)
+            link = self._slot.link = self._open_link(deadline)
         return link
 
-    def _opened(self, deadline: float) -> PrimaryConnections:
+    def _open_link(self, deadline: float) -> PrimaryConnections:
         """Let another thread open a link, so that the time budget covers DNS look-ups, too.
 
         If the link opens too late for this call, it serves the next call of this thread.
@@ -275,14 +275,14 @@ class Redis:
 
     def _open_into(self, future: "Future[PrimaryConnections]") -> None:
         try:
-            link = self._connected()
+            link = self._connect()
         except Exception as error:  # noqa: BLE001 raised where the link is awaited
             future.set_exception(error)
         else:
             self._open.add(link)
             future.set_result(link)
 
-    def _connected(self) -> PrimaryConnections:
+    def _connect(self) -> PrimaryConnections:
         if self.target is None:
             raise Closed("Redis is not configured")
         generation = self._generation
@@ -319,10 +319,10 @@ def _require_ready(replies: list[Reply]) -> None:
 def _refuse_errors(commands: Sequence[Command], replies: list[Reply]) -> list[Reply]:
     for command, reply in zip(commands, replies, strict=True):
         if isinstance(reply, hiredis.ReplyError):
-            raise _refused(f"Redis refused {command[0]!r}: {reply}", replies)
+            raise _refusal(f"Redis refused {command[0]!r}: {reply}", replies)
     return replies
 
 
-def _refused(message: str, replies: Sequence[Reply]) -> RedisRefused:
+def _refusal(message: str, replies: Sequence[Reply]) -> RedisRefused:
     error_class = hiredis.ReplyError
     return RedisRefused(message, [None if isinstance(r, error_class) else r for r in replies])

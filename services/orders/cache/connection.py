@@ -109,7 +109,7 @@ class RedisConnection:
             self._read()
         return reply
 
-    def arrived(self) -> list[Reply]:
+    def read_available(self) -> list[Reply]:
         """Wait for data; return the complete replies and push messages."""
         self._read()
         replies = []
@@ -197,13 +197,13 @@ class PrimaryConnections:
         """
         if self._slots is None:
             return self._first.exchange(b"".join(map(pack, commands)), len(commands), deadline)
-        replies = self._scattered(commands, deadline)
+        replies = self._exchange_with_nodes(commands, deadline)
         for index, reply in enumerate(replies):
             if isinstance(reply, hiredis.ReplyError):
-                replies[index] = self._redirected(commands[index], reply, deadline)
+                replies[index] = self._follow_redirect(commands[index], reply, deadline)
         return replies
 
-    def _scattered(self, commands: Sequence[Command], deadline: float) -> list[Reply]:
+    def _exchange_with_nodes(self, commands: Sequence[Command], deadline: float) -> list[Reply]:
         """Send to all nodes first and then wait for all, which takes a single round trip."""
         by_node: dict[RedisConnection, list[int]] = {}
         for index, command in enumerate(commands):
@@ -223,7 +223,9 @@ class PrimaryConnections:
             return self._first
         return self._connections[self._slots[key_slot(key)]]
 
-    def _redirected(self, command: Command, refusal: hiredis.ReplyError, deadline: float) -> Reply:
+    def _follow_redirect(
+        self, command: Command, refusal: hiredis.ReplyError, deadline: float
+    ) -> Reply:
         """Repeat a command whose slot moves or has moved; return any other refusal as it is."""
         code, _, target = str(refusal).partition(" ")
         if code not in {"MOVED", "ASK"} or self._slots is None:

@@ -374,7 +374,7 @@ class _Listener:
 
     def receive(self) -> None:
         """Handle what has arrived. Raises Refused, NotPrimary, and what Connection raises."""
-        for message in self.connection.arrived():
+        for message in self.connection.read_available():
             self._handle(message)
 
     def _handle(self, message: Any) -> None:

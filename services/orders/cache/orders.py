@@ -147,7 +147,7 @@ class OrderCache:
         except RedisDown:
             self._backlog.add(order)
             return
-        self._backlog.written(order)
+        self._backlog.remove_written(order)
         if newer_order is not None:
             self._local.newest(newer_order)
 
@@ -163,7 +163,7 @@ class OrderCache:
                 self._backlog.add(order)
             return
         for order in orders:
-            self._backlog.written(order)
+            self._backlog.remove_written(order)
         for order in newer_orders:
             self._local.newest(order)
 
@@ -264,15 +264,15 @@ class SharedOrders:
 
     def put(self, order: CachedOrder) -> CachedOrder | None:
         """Store a snapshot, unless Redis has a newer one: then return that one."""
-        return _newer(order.id, self._redis.call(*self.putting(order)))
+        return _newer(order.id, self._redis.call(*self.put_command(order)))
 
     def put_all(self, orders: Sequence[CachedOrder]) -> list[CachedOrder]:
         """Store snapshots in one round trip; return the newer ones that Redis has instead."""
-        replies = self._redis.run(*map(self.putting, orders))
+        replies = self._redis.run(*map(self.put_command, orders))
         answers = (_newer(order.id, reply) for order, reply in zip(orders, replies, strict=True))
         return [order for order in answers if order is not None]
 
-    def putting(self, order: CachedOrder) -> Command:
+    def put_command(self, order: CachedOrder) -> Command:
         """Return the Redis command of `put`."""
         key = f"{self.key_prefix}{order.id}"
         jitter = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 not a secret
@@ -320,7 +320,7 @@ class WriteBacklog:
                 self._orders.popitem(last=False)
         self._wake.set()
 
-    def written(self, order: CachedOrder) -> None:
+    def remove_written(self, order: CachedOrder) -> None:
         """Forget the order's snapshot, unless it is newer than this one."""
         if not self._orders:
             return
@@ -354,7 +354,7 @@ class WriteBacklog:
             except RedisDown:
                 break
             for order in batch:
-                self.written(order)
+                self.remove_written(order)
             count += len(batch)
         return count
 

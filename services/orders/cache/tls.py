@@ -30,7 +30,7 @@ class KeptContext:
     def __init__(self) -> None:
         self._kept: tuple[_Stamps, ssl.SSLContext] | None = None
 
-    def of(self, stamps: _Stamps) -> ssl.SSLContext | None:
+    def get(self, stamps: _Stamps) -> ssl.SSLContext | None:
         """Return the context if its files have not changed."""
         entry = self._kept
         return entry[1] if entry is not None and entry[0] == stamps else None
@@ -57,7 +57,7 @@ class TlsConnection(SSLConnection):
         stamps = tuple(
             _stamp(file) for file in (*files, default_paths.cafile, default_paths.capath)
         )
-        context = self._context_cache.of(stamps)
+        context = self._context_cache.get(stamps)
         if context is not None:
             return context.wrap_socket(sock, server_hostname=self.host)
         tls_socket: ssl.SSLSocket = super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]

@@ -73,7 +73,7 @@ def addresses(settings: MessagingSettings, name: str) -> list[BrokerAddress]:
     return [BrokerAddress(url, settings, name) for url in urls]
 
 
-def shuffled(settings: MessagingSettings, name: str) -> list[BrokerAddress]:
+def shuffle_addresses(settings: MessagingSettings, name: str) -> list[BrokerAddress]:
     """Return the addresses in random order, to spread connections over the hosts."""
     candidates = addresses(settings, name)
     random.shuffle(candidates)

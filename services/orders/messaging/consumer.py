@@ -238,7 +238,7 @@ class Consumer:
         if self._stopping.is_set():
             return  # closing returns it to the queue
         customer = customer_of(body) if self._sets else None
-        delivery = envelope.delivered(self._queue, method, properties, body)
+        delivery = envelope.delivery_of(self._queue, method, properties, body)
         with self._idle:
             self._under_way += 1
             priority = self._in_hand.add(customer)

@@ -18,7 +18,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from orders.errors import Permanent, Transient
 from orders.messaging import decoding, envelope, verdict
-from orders.messaging.address import shuffled
+from orders.messaging.address import shuffle_addresses
 from orders.messaging.envelope import Delivery
 from orders.messaging.link import BrokerConnection, describe
 from orders.settings import MessagingSettings
@@ -51,7 +51,7 @@ class DeadLetterQueue:
             method, properties, body = self._channel.basic_get(self.queue)
             if method is None:
                 return
-            yield envelope.delivered(self.queue, method, properties, body)
+            yield envelope.delivery_of(self.queue, method, properties, body)
 
     def replay(self, letter: Delivery) -> None:
         """Publish a letter to its queue again, without traces of earlier tries, and remove it."""
@@ -74,7 +74,7 @@ def opened(settings: MessagingSettings, queue: str) -> Iterator[DeadLetterQueue]
     """Open the dead letters of `queue`; raises Transient and Permanent."""
     with _translated(queue):
         connection = pika.BlockingConnection(
-            shuffled(settings, "orders dead-letters"), _impl_class=BrokerConnection
+            shuffle_addresses(settings, "orders dead-letters"), _impl_class=BrokerConnection
         )
         try:
             channel = connection.channel()

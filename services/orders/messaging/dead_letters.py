@@ -102,12 +102,12 @@ def run(
         with _recording(arguments, queue, records) as record:
             if arguments.action == "drop":
                 return _each(
-                    dead_letters, arguments, _announced(dead_letters.remove, "dropped", record)
+                    dead_letters, arguments, _announce(dead_letters.remove, "dropped", record)
                 )
             return _each(
                 dead_letters,
                 arguments,
-                _announced(_paced(dead_letters.replay, arguments.rate), "replayed", record),
+                _announce(_pace(dead_letters.replay, arguments.rate), "replayed", record),
             )
 
 
@@ -131,7 +131,7 @@ def _recording(
     return records.recording(f"dead-letters {arguments.action}", f"queue {queue}")
 
 
-def _paced(change: Callable[[Delivery], None], rate: float) -> Callable[[Delivery], None]:
+def _pace(change: Callable[[Delivery], None], rate: float) -> Callable[[Delivery], None]:
     """Return `change`, limited to `rate` letters per second."""
     next_at_s = time.monotonic()
 
@@ -160,7 +160,7 @@ def _tidy(
     recording = _recording(arguments, queue, records) if arguments.yes else nullcontext(_NoAudit())
     number = 0
     with recording as record:
-        for letter in _settled(dead_letters, queue, records):
+        for letter in _find_settled(dead_letters, queue, records):
             if arguments.yes:
                 dead_letters.remove(letter)
             record.note(letter_id(letter))
@@ -172,7 +172,9 @@ def _tidy(
     return 0
 
 
-def _settled(dead_letters: DeadLetterQueue, queue: str, records: Records) -> Iterator[Delivery]:
+def _find_settled(
+    dead_letters: DeadLetterQueue, queue: str, records: Records
+) -> Iterator[Delivery]:
     notify = queue == topology.dead_queue(topology.NOTIFICATIONS)
     letters = dead_letters.letters()
     while batch := list(itertools.islice(letters, _BATCH)):
@@ -267,7 +269,7 @@ def _each(
     return 1 if missing_ids else 0
 
 
-def _announced(
+def _announce(
     change: Callable[[Delivery], None], verb: str, record: AuditRecord
 ) -> Callable[[Delivery], None]:
     def announced(letter: Delivery) -> None:

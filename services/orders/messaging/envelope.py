@@ -102,7 +102,7 @@ def properties(
     )
 
 
-def delivered(
+def delivery_of(
     queue: str,
     method: Basic.Deliver | Basic.GetOk,
     properties: BasicProperties,

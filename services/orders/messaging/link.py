@@ -20,7 +20,7 @@ from pika.channel import Channel
 
 from orders import verified
 from orders.messaging import decoding
-from orders.messaging.address import BrokerAddress, host_and_port, shuffled
+from orders.messaging.address import BrokerAddress, host_and_port, shuffle_addresses
 from orders.settings import MessagingSettings
 
 _FIRST_DELAY_S: Final = 0.2
@@ -94,7 +94,7 @@ class Link:
     """A supervised channel. `problem` says why it does not serve; None if it does."""
 
     def __init__(self, settings: MessagingSettings, name: str, user: User) -> None:
-        self._hosts = Hosts(shuffled(settings, name))
+        self._hosts = Hosts(shuffle_addresses(settings, name))
         self._name, self._user = name, user
         self._thread = threading.Thread(target=self._run, name=f"amqp-{name}", daemon=True)
         self._stopping = threading.Event()

@@ -147,7 +147,7 @@ class Sending:
         receiver = self._receiver
         headers = signed_headers(notification.webhook_id, now_s, body, receiver.secrets)
         request = HttpRequest("POST", receiver.path, "/", body, headers)
-        receiver.upstream.call(request, _accepted)
+        receiver.upstream.call(request, _check_accepted)
 
 
 class NotificationSender:
@@ -164,14 +164,14 @@ class NotificationSender:
 
         Raises Transient when PostgreSQL is unavailable.
         """
-        notification = self._next(message)
+        notification = self._claim_next(message)
         if notification is None:
             return DEFERRED
         while notification is not None and self._sending.send(notification):
             notification = self._notifications.claim(message.body.order_id)
         return None
 
-    def _next(self, message: Message) -> Notification | None:
+    def _claim_next(self, message: Message) -> Notification | None:
         order_id = message.body.order_id
         if self._sending.resting:
             self._queue(message)
@@ -201,7 +201,7 @@ class Sweep:
         self._thread = threading.Thread(target=self._run, name="notification-sweep", daemon=True)
         self._senders = ThreadPoolExecutor(width, thread_name_prefix="notification-sweep")
         self._count_at_s = 0.0
-        _unknown()
+        _clear_gauges()
 
     def start(self) -> None:
         """Start the thread that looks for due notifications."""
@@ -223,10 +223,10 @@ class Sweep:
                     self._count()
                     more_due = self.round() and not self._stopping.is_set()
             except OrdersError as error:
-                _unknown()
+                _clear_gauges()
                 _log.warning("notification.sweep_failed", error=str(error))
             except Exception:  # noqa: BLE001 a bug in one round must not end the thread
-                _unknown()
+                _clear_gauges()
                 _log.exception("notification.sweep_failed")
 
     def round(self) -> bool:
@@ -264,12 +264,12 @@ class Sweep:
         self._count_at_s = time.monotonic() + _COUNT_EVERY_S
 
 
-def gone(reply: HttpResponse) -> bool:
+def is_gone(reply: HttpResponse) -> bool:
     """Return whether a receiver's 4xx is final: only 410 is, as Standard Webhooks specifies."""
     return reply.status == 410
 
 
-def _accepted(reply: HttpResponse) -> None:
+def _check_accepted(reply: HttpResponse) -> None:
     if reply.status >= 400:
         raise Permanent(f"the receiver answered {reply.status}", reason="gone")
 
@@ -310,6 +310,6 @@ def signed_headers(
     }
 
 
-def _unknown() -> None:
+def _clear_gauges() -> None:
     for gauge in (metrics.WAITING, metrics.OLDEST_AGE, metrics.GIVEN_UP):
         gauge.set(float("nan"))

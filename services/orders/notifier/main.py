@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from orders.database.notifications import Notifications
 from orders.database.pool import Pool
 from orders.messaging.consumer import Consumer, Limits
-from orders.notifier.delivery import NotificationSender, Patience, Receiver, Sending, Sweep, gone
+from orders.notifier.delivery import NotificationSender, Patience, Receiver, Sending, Sweep, is_gone
 from orders.probes import Check
 from orders.process import STALLED_AFTER_S, problem_check, running
 from orders.settings import DatabaseSettings, MessagingSettings, NotificationSettings, load
@@ -34,7 +34,7 @@ def run(environ: Mapping[str, str]) -> int:
     addresses = AllowedAddresses(private=notifier.private_allowed, networks=notifier.networks)
     credential = credential_of_webhooks(notifier)
     receiver = Upstream(
-        "webhook", origin, policy, definite=gone, addresses=addresses, credential=credential
+        "webhook", origin, policy, definite=is_gone, addresses=addresses, credential=credential
     )
     notifications = Notifications(pool, claim_s=notifier.timeout_s * 2)
     patience = Patience(notifier.first_retry_s, notifier.longest_retry_s, notifier.give_up_after_s)

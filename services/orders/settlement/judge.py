@@ -47,7 +47,7 @@ def judge(evidence: Evidence) -> list[Finding]:
     """Return the findings about an order's money and stock, overdue or not."""
     money, order = _money(evidence), evidence.known.order
     if order is None:
-        return list(_lost(evidence, money))
+        return list(_lost_findings(evidence, money))
     return [*_money_findings(evidence, order, money), *_stock_findings(evidence, order)]
 
 
@@ -63,7 +63,7 @@ def _money(evidence: Evidence) -> Money:
     )
 
 
-def _lost(evidence: Evidence, money: Money) -> Iterator[Finding]:
+def _lost_findings(evidence: Evidence, money: Money) -> Iterator[Finding]:
     units = sum(entry.quantity for entry in evidence.stock if entry.status in _HOLDING)
     if money.kept > 0 or units > 0:
         detail = f"Payment kept {money.kept}, Inventory holds {units} units; no such order"

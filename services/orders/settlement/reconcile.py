@@ -239,7 +239,7 @@ class Reconciliation:
             last_id = orders[-1]
             self._awaited = set(orders)
             ended_ids = set(orders) - self._check_orders(orders)
-            self._suspects |= self._store.missing(ended_ids)
+            self._suspects |= self._store.find_missing(ended_ids)
             self._judge_suspects()
             self._store.forget_under_way(ended_ids)
         self._store.refresh_unnotified(self._settings)

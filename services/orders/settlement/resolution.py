@@ -48,9 +48,9 @@ _SAYS: Final = {
 def resolve(work: Work, attempt: Attempt, learned_outcome: LearnedOutcome) -> Resolution:
     """Return the changes that follow from a statement. Raises OrdersError if there are none."""
     if attempt.kind is AttemptKind.CAPTURE:
-        event, step = _of_capture(work, attempt, learned_outcome)
+        event, step = _settle_capture(work, attempt, learned_outcome)
     else:
-        event, step = _of_refund(work, attempt, learned_outcome)
+        event, step = _settle_refund(work, attempt, learned_outcome)
     order = work.order
     change = transition(order.status, event, cancel_requested=order.cancel_requested)
     if change is None:
@@ -63,7 +63,7 @@ def contradicts(learned_outcome: LearnedOutcome, ledger: PaymentStatus) -> bool:
     return _SAYS[learned_outcome] is not ledger
 
 
-def _of_capture(
+def _settle_capture(
     work: Work, attempt: Attempt, learned_outcome: LearnedOutcome
 ) -> tuple[Event, Step]:
     if learned_outcome is LearnedOutcome.REFUNDED:
@@ -78,13 +78,15 @@ def _of_capture(
     return event, Step(attempt=attempt.id, outcome=outcome)
 
 
-def _of_refund(work: Work, attempt: Attempt, learned_outcome: LearnedOutcome) -> tuple[Event, Step]:
+def _settle_refund(
+    work: Work, attempt: Attempt, learned_outcome: LearnedOutcome
+) -> tuple[Event, Step]:
     if learned_outcome is LearnedOutcome.CAPTURED:
         raise OrdersError("a refund is --refunded or --declined")
     if attempt.outcome is AttemptOutcome.APPROVED:
         raise OrdersError("the refund is known to be approved")
     if learned_outcome is LearnedOutcome.DECLINED:
-        return _declined(work, attempt)
+        return _settle_declined_refund(work, attempt)
     # A declined refund was dropped from the requested sum. Paid back after all, it counts again.
     dropped_amount = -attempt.amount if attempt.outcome is AttemptOutcome.DECLINED else Decimal(0)
     if work.refund_requested - dropped_amount > work.order.total:
@@ -99,7 +101,7 @@ def _of_refund(work: Work, attempt: Attempt, learned_outcome: LearnedOutcome) ->
     return (Event.PART_REFUNDED if remainder > 0 else Event.REFUND_CONFIRMED), step
 
 
-def _declined(work: Work, attempt: Attempt) -> tuple[Event, Step]:
+def _settle_declined_refund(work: Work, attempt: Attempt) -> tuple[Event, Step]:
     if attempt.outcome is AttemptOutcome.DECLINED:
         if work.order.status is not Status.COMPLETED:
             raise OrdersError(

@@ -116,13 +116,13 @@ class ReconciliationStore:
 
     def note_under_way(self, orders: Iterable[int]) -> None:
         """Record orders to check once they have ended."""
-        self._with(orders, "note_under_way")
+        self._run_for(orders, "note_under_way")
 
     def forget_under_way(self, orders: Iterable[int]) -> None:
         """Remove orders that have ended from those to check."""
-        self._with(orders, "forget_under_way")
+        self._run_for(orders, "forget_under_way")
 
-    def missing(self, orders: set[int]) -> set[int]:
+    def find_missing(self, orders: set[int]) -> set[int]:
         """Return the ids for which no order exists."""
         if not orders:
             return set()
@@ -131,7 +131,7 @@ class ReconciliationStore:
 
     def note_unnotified(self, orders: Iterable[int]) -> None:
         """Record ended orders whose notification is not sent yet."""
-        self._with(orders, "note_unnotified")
+        self._run_for(orders, "note_unnotified")
 
     def refresh_unnotified(self, settings: ReconcileSettings) -> None:
         """Remove notifications that have been sent; record those that are overdue."""
@@ -146,7 +146,7 @@ class ReconciliationStore:
 
     def note_suspects(self, orders: Iterable[int]) -> None:
         """Record orders that the next run must judge."""
-        self._with(orders, "note_suspects")
+        self._run_for(orders, "note_suspects")
 
     def cases(self, limit: int) -> list[int]:
         """Return orders that were suspects before."""
@@ -178,7 +178,7 @@ class ReconciliationStore:
         """Return the oldest open violations."""
         return [Violation(*row) for row in self._run("list_violations", {"limit": LISTED})]
 
-    def _with(self, orders: Iterable[int], name: str) -> None:
+    def _run_for(self, orders: Iterable[int], name: str) -> None:
         if ids := sorted(set(orders)):
             self._run(name, {"orders": ids})
 

@@ -82,7 +82,7 @@ def _headline(trace: OrderTrace) -> str:
         return f"order {trace.order_id}: not known whether it exists"
     if trace.order is None:
         return f"order {trace.order_id}: the database has no such order"
-    order = _traced(trace.order)
+    order = _order_columns(trace.order)
     reason = f" ({order.status_reason})" if order.status_reason else ""
     return (
         f"order {trace.order_id}: {order.status}{reason}, {order.quantity} × product "
@@ -91,7 +91,7 @@ def _headline(trace: OrderTrace) -> str:
     )
 
 
-def _traced(row: JsonRow) -> TracedOrder:
+def _order_columns(row: JsonRow) -> TracedOrder:
     return msgspec.convert(row, TracedOrder)
 
 
@@ -221,7 +221,7 @@ def _waiting(rows: OrderRows) -> Iterator[str]:
             reason = f": {notification.last_error}" if notification.last_error else ""
             tries = f"tries so far: {notification.tries}{reason}"
             yield f"{notification.template} is to be sent, {tries}"
-    if rows.order and _traced(rows.order).reservation == "held":
+    if rows.order and _order_columns(rows.order).reservation == "held":
         yield "Inventory holds the stock"
 
 

@@ -42,14 +42,14 @@ class Collector(PrometheusCollector):
         self._counts: list[_Count] = [
             _Count(self._count_ended, self._lose_ended),
             _Count(self._count_unfinished, self._lose_unfinished),
-            _Count(_count_unknown, lambda: [_unknown(NAN), _unknown_age(NAN)]),
+            _Count(_count_unknown, lambda: [_unknown_gauge(NAN), _unknown_age_gauge(NAN)]),
             _Count(
-                lambda pool: [_stuck(dict.fromkeys(map(str, Status), 0) | count_stuck(pool))],
-                lambda: [_stuck(dict.fromkeys(Status, NAN))],
+                lambda pool: [_stuck_gauge(dict.fromkeys(map(str, Status), 0) | count_stuck(pool))],
+                lambda: [_stuck_gauge(dict.fromkeys(Status, NAN))],
             ),
             _Count(
                 _count_violations,
-                lambda: [_violations(dict.fromkeys(Breach, NAN)), _reconciled(NAN)],
+                lambda: [_violation_gauge(dict.fromkeys(Breach, NAN)), _reconciled_gauge(NAN)],
             ),
         ]
 
@@ -99,13 +99,14 @@ class Collector(PrometheusCollector):
         with self._lock:
             families = self._families
         yield from families or [
-            _in_state({}), _ages({}), _unknown(None), _unknown_age(None), _stuck({}),
-            _violations({}), _reconciled(None), _replica_lag(None),
+            _state_gauge({}), _age_gauge({}), _unknown_gauge(None), _unknown_age_gauge(None),
+            _stuck_gauge({}), _violation_gauge({}), _reconciled_gauge(None),
+            _replica_lag_gauge(None),
         ]  # fmt: skip
 
     def _count_ended(self, pool: Pool) -> list[Metric]:
         if self._rounds % _ENDED_EVERY == 0:
-            self._ended = dict.fromkeys(_ENDED, 0.0) | _ended(pool)
+            self._ended = dict.fromkeys(_ENDED, 0.0) | _read_ended(pool)
         return []  # `_count_unfinished` exports them: the status is a label of its metric
 
     def _lose_ended(self) -> list[Metric]:
@@ -116,21 +117,21 @@ class Collector(PrometheusCollector):
         rows = pool.execute("count_unfinished", {})
         counts = dict.fromkeys(map(str, ACTIVE), 0.0) | {row[0]: row[1] for row in rows}
         ages = dict.fromkeys(map(str, sorted(ACTIVE)), 0.0) | {row[0]: row[2] for row in rows}
-        return [_in_state(self._by_status(counts)), _ages(ages)]
+        return [_state_gauge(self._by_status(counts)), _age_gauge(ages)]
 
     def _lose_unfinished(self) -> list[Metric]:
         values = dict.fromkeys(map(str, sorted(ACTIVE)), NAN)
-        return [_in_state(self._by_status(values)), _ages(values)]
+        return [_state_gauge(self._by_status(values)), _age_gauge(values)]
 
     def _by_status(self, active_counts: dict[str, float]) -> dict[str, float]:
         counts = self._ended | active_counts
         return {status: counts[status] for status in Status}
 
     def _lag(self) -> Metric:
-        return _replica_lag(self._lag_s() if self._lag_s else None)
+        return _replica_lag_gauge(self._lag_s() if self._lag_s else None)
 
 
-def _ended(pool: Pool) -> dict[str, float]:
+def _read_ended(pool: Pool) -> dict[str, float]:
     """Return the number of ended orders by status; in a large table, an estimate.
 
     SQL does not decide this, because PostgreSQL starts parallel workers even for a branch that
@@ -144,19 +145,19 @@ def _ended(pool: Pool) -> dict[str, float]:
 
 def _count_unknown(pool: Pool) -> list[Metric]:
     [(count, age_s)] = pool.execute("count_unknown_payments", {})
-    return [_unknown(count), _unknown_age(age_s)]
+    return [_unknown_gauge(count), _unknown_age_gauge(age_s)]
 
 
 def _count_violations(pool: Pool) -> list[Metric]:
     [(reconciled_at_s, cases)] = pool.execute("count_violations", {})
     violations = msgspec.json.decode(cases, type=dict[str, int])
     return [
-        _violations(dict.fromkeys(map(str, Breach), 0) | violations),
-        _reconciled(reconciled_at_s),
+        _violation_gauge(dict.fromkeys(map(str, Breach), 0) | violations),
+        _reconciled_gauge(reconciled_at_s),
     ]
 
 
-def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
     """Return a gauge with one sample for each value of its label."""
     family = GaugeMetricFamily(name, text, labels=[label])
     for key, value in values.items():
@@ -164,40 +165,40 @@ def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> 
     return family
 
 
-def _in_state(counts: Mapping[str, float]) -> Metric:
-    return _labelled("orders_in_state", "Orders by status.", "status", counts)
+def _state_gauge(counts: Mapping[str, float]) -> Metric:
+    return _gauge("orders_in_state", "Orders by status.", "status", counts)
 
 
-def _ages(ages: Mapping[str, float]) -> Metric:
+def _age_gauge(ages: Mapping[str, float]) -> Metric:
     text = "Longest time that an order in this status has been in it; 0: no order is."
-    return _labelled("orders_oldest_age_seconds", text, "status", ages)
+    return _gauge("orders_oldest_age_seconds", text, "status", ages)
 
 
-def _unknown(count: float | None) -> Metric:
+def _unknown_gauge(count: float | None) -> Metric:
     text = "Payment attempts whose outcome is unknown for more than 15 s."
     return GaugeMetricFamily("payment_unknown", text, value=count)
 
 
-def _unknown_age(age_s: float | None) -> Metric:
+def _unknown_age_gauge(age_s: float | None) -> Metric:
     text = "Longest time that the outcome of such a payment attempt has been unknown; 0: none is."
     return GaugeMetricFamily("payment_unknown_oldest_age_seconds", text, value=age_s)
 
 
-def _stuck(counts: Mapping[str, float]) -> Metric:
+def _stuck_gauge(counts: Mapping[str, float]) -> Metric:
     text = "Orders that need a person, by status; `orders stuck` lists them."
-    return _labelled("orders_stuck", text, "status", counts)
+    return _gauge("orders_stuck", text, "status", counts)
 
 
-def _violations(counts: Mapping[str, float]) -> Metric:
+def _violation_gauge(counts: Mapping[str, float]) -> Metric:
     text = "Violations that reconciliation found and that still exist, by kind."
-    return _labelled("orders_integrity_violations", text, "kind", counts)
+    return _gauge("orders_integrity_violations", text, "kind", counts)
 
 
-def _reconciled(at_s: float | None) -> Metric:
+def _reconciled_gauge(at_s: float | None) -> Metric:
     text = "When reconciliation last completed, in unix time; absent: never."
     return GaugeMetricFamily("orders_reconcile_last_success_timestamp_seconds", text, value=at_s)
 
 
-def _replica_lag(lag_s: float | None) -> Metric:
+def _replica_lag_gauge(lag_s: float | None) -> Metric:
     text = "Lag of the read replica that is furthest behind; infinite while unknown."
     return GaugeMetricFamily("db_replica_lag_seconds", text, value=lag_s)

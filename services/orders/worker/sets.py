@@ -184,7 +184,7 @@ class SetFulfilment:
         self._source = source
         with contextlib.closing(_SecondThread(self._ports.calls.wake)) as self._beside:
             while not source.closed:
-                self._answered(self._ports.calls.wait(None if not source.waiting else 0))
+                self._take_answers(self._ports.calls.wait(None if not source.waiting else 0))
                 if source.waiting:
                     with self._watch.in_hand():
                         self._pursue()
@@ -207,7 +207,7 @@ class SetFulfilment:
             self._take(member)
         if self._running is None and self._is_worth_a_statement():
             self._begin(self._statement())
-        self._answered(self._ports.calls.wait(self._patience_s()))
+        self._take_answers(self._ports.calls.wait(self._patience_s()))
         if self._running is not None:
             self._end(*self._running)
 
@@ -297,9 +297,9 @@ class SetFulfilment:
                 self._ports.update_cache(orders)
             return works
 
-        return _Statement(tasks, run, functools.partial(self._loaded, tasks), loads=True)
+        return _Statement(tasks, run, functools.partial(self._conclude_load, tasks), loads=True)
 
-    def _loaded(self, tasks: Sequence[Task], works: dict[int, Work]) -> None:
+    def _conclude_load(self, tasks: Sequence[Task], works: dict[int, Work]) -> None:
         for task in tasks:
             work = works.get(task.order_id)
             # Unchanged, so another session locks it: single handling waits for the lock.
@@ -308,7 +308,7 @@ class SetFulfilment:
             else:
                 task.work = work
                 self._decide(task)
-        self._done([task for task in tasks if task.work and task.work.processed])
+        self._finish([task for task in tasks if task.work and task.work.processed])
 
     def _advance(self, entries: Sequence[tuple[Task, Move]]) -> _Statement:
         tasks = [task for task, _ in entries]
@@ -332,9 +332,11 @@ class SetFulfilment:
                 self._ports.update_cache(list(orders.values()))
             return orders
 
-        return _Statement(tasks, run, functools.partial(self._advanced, entries))
+        return _Statement(tasks, run, functools.partial(self._conclude_advance, entries))
 
-    def _advanced(self, entries: Sequence[tuple[Task, Move]], orders: dict[int, Order]) -> None:
+    def _conclude_advance(
+        self, entries: Sequence[tuple[Task, Move]], orders: dict[int, Order]
+    ) -> None:
         for task, move in entries:
             order = orders.get(task.order_id)
             if order is None:
@@ -352,13 +354,13 @@ class SetFulfilment:
             for task, reservation in entries
         ]
         run = functools.partial(self._ports.progress.settle, settlements)
-        return _Statement(tasks, run, functools.partial(self._settled, tasks))
+        return _Statement(tasks, run, functools.partial(self._conclude_settle, tasks))
 
-    def _settled(self, tasks: Sequence[Task], order_ids: set[int]) -> None:
+    def _conclude_settle(self, tasks: Sequence[Task], order_ids: set[int]) -> None:
         for task in tasks:
             if task.order_id not in order_ids:
                 self._again(task)
-        self._done([task for task in tasks if task.order_id in order_ids])
+        self._finish([task for task in tasks if task.order_id in order_ids])
 
     def _has(self, task: Task) -> bool:
         return self._in_hand.get(task.order_id) is task
@@ -401,13 +403,13 @@ class SetFulfilment:
             case _:
                 self._leave(task)
 
-    def _answered(self, answers: "Sequence[CallResult[Task]]") -> None:
+    def _take_answers(self, answers: "Sequence[CallResult[Task]]") -> None:
         for task, result, error in answers:
             if not self._has(task):
                 continue  # it left meanwhile
             with self._leaving_on_error([task]):
                 if error is not None:
-                    self._failed(task, error)
+                    self._handle_error(task, error)
                 else:
                     self._conclude(task, result)
 
@@ -439,7 +441,7 @@ class SetFulfilment:
         else:
             self._leave(task)
 
-    def _done(self, tasks: Sequence[Task]) -> None:
+    def _finish(self, tasks: Sequence[Task]) -> None:
         if not tasks:
             return
         for task in tasks:
@@ -447,11 +449,11 @@ class SetFulfilment:
             task.member.run(_observe, task)
         self._source.done([task.member for task in tasks])
 
-    def _failed(self, task: Task, error: Exception) -> None:
+    def _handle_error(self, task: Task, error: Exception) -> None:
         # Other errors say nothing about the order: perhaps the call only found no connection.
         is_permanent = isinstance(error, Permanent)
         if is_permanent and task.member.run(log_if_stalled, task.member.message, error):
-            self._done([task])
+            self._finish([task])
             return
         # An outage that would pause the queue may end before the message is handled singly. So that
         # handling has to find it itself.
