@@ -43,7 +43,7 @@ def answer(cancelled: Cancelled | None) -> tuple[int, str]:
     return cancelled.answer.status, cancelled.answer.body.decode()
 
 
-def charging(world: World) -> int:
+def charging_order(world: World) -> int:
     """Give an order whose capture came through, but whose answer was lost."""
     order_id = world.order()
     world.payment.faults(dropReplyRatio=1)
@@ -94,7 +94,7 @@ def test_reserved_stock_is_released(world: World) -> None:
 
 
 def test_while_charging_it_is_remembered_and_a_capture_is_refunded(world: World) -> None:
-    order_id = charging(world)
+    order_id = charging_order(world)
     status, body = answer(world.cancel(order_id))
     assert status == 202
     assert '"status":"Charging"' in body
@@ -293,7 +293,7 @@ def test_out_of_stock_refuses_a_reservation_that_comes_through_later(world: Worl
 def test_an_order_is_not_completed_by_a_worker_that_read_it_before_the_cancel(
     world: World,
 ) -> None:
-    order_id = charging(world)
+    order_id = charging_order(world)
     message = str(uuid.uuid4())
     order = world.progress.load(order_id, message)
     assert order is not None

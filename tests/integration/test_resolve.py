@@ -20,7 +20,7 @@ def state(shop: Shop, order_id: int) -> tuple[str, str | None]:
     return row[0], row[1]
 
 
-def charging(shop: Shop, *, sent: bool = False, cancelled: bool = False) -> tuple[int, str]:
+def charging_order(shop: Shop, *, sent: bool = False, cancelled: bool = False) -> tuple[int, str]:
     order_id = shop.order("Charging", reservation="held")
     attempt = shop.attempt(order_id, "unknown", sent=sent)
     if cancelled:
@@ -28,7 +28,7 @@ def charging(shop: Shop, *, sent: bool = False, cancelled: bool = False) -> tupl
     return order_id, attempt
 
 
-def refunding(shop: Shop, outcome: str) -> tuple[int, str]:
+def refunding_order(shop: Shop, outcome: str) -> tuple[int, str]:
     """Plant a cancelled order whose refund Payment declined, or of which nothing is known."""
     order_id = shop.order("Refunding")
     shop.attempt(order_id)
@@ -53,7 +53,7 @@ def refunding(shop: Shop, outcome: str) -> tuple[int, str]:
 def test_a_capture_that_a_person_knows_the_outcome_of_moves_its_order(
     shop: Shop, word: str, cancelled: object, status: str, message: str
 ) -> None:
-    order_id, attempt = charging(shop, cancelled=bool(cancelled))
+    order_id, attempt = charging_order(shop, cancelled=bool(cancelled))
     code, output, err = resolve(shop, attempt, word, "--yes")
     assert code == 0, err
     assert "Payment's ledger does not have the attempt" in output
@@ -75,7 +75,7 @@ def test_a_capture_that_a_person_knows_the_outcome_of_moves_its_order(
 
 
 def test_without_a_yes_nothing_changes(shop: Shop) -> None:
-    order_id, attempt = charging(shop)
+    order_id, attempt = charging_order(shop)
     code, output, _ = resolve(shop, attempt, "--captured")
     assert code == 0
     assert f"order {order_id}: Charging → Completed (order.completed.v1)" in output
@@ -86,7 +86,7 @@ def test_without_a_yes_nothing_changes(shop: Shop) -> None:
 
 @pytest.mark.parametrize("outcome", ["declined", "unknown"])
 def test_a_refund_that_was_made_after_all_ends_the_order(shop: Shop, outcome: str) -> None:
-    order_id, attempt = refunding(shop, outcome)
+    order_id, attempt = refunding_order(shop, outcome)
     code, _, err = resolve(shop, attempt, "--refunded", "--yes")
     assert code == 0, err
     assert state(shop, order_id)[0] == "Refunded"
@@ -96,7 +96,7 @@ def test_a_refund_that_was_made_after_all_ends_the_order(shop: Shop, outcome: st
 
 
 def test_a_refund_that_will_not_be_made_needs_a_person(shop: Shop) -> None:
-    order_id, attempt = refunding(shop, "unknown")
+    order_id, attempt = refunding_order(shop, "unknown")
     assert resolve(shop, attempt, "--declined", "--yes")[0] == 0
     assert state(shop, order_id) == ("Refunding", "RefundDeclined")
     assert str(order_id) in shop.command("stuck")[1]
@@ -148,7 +148,7 @@ def test_a_declined_part_that_was_paid_back_after_all_is_listed_no_more(shop: Sh
 
 
 def test_a_declined_refund_of_a_cancelled_order_is_settled_by_money_only(shop: Shop) -> None:
-    order_id, attempt = refunding(shop, "declined")
+    order_id, attempt = refunding_order(shop, "declined")
     code, _, err = resolve(shop, attempt, "--declined", "--yes")
     assert code == 1
     assert "--refunded once the money went back" in err
@@ -156,7 +156,7 @@ def test_a_declined_refund_of_a_cancelled_order_is_settled_by_money_only(shop: S
 
 
 def test_what_payment_contradicts_is_refused_unless_it_is_said(shop: Shop) -> None:
-    order_id, attempt = charging(shop, sent=True)
+    order_id, attempt = charging_order(shop, sent=True)
     code, output, err = resolve(shop, attempt, "--declined", "--yes")
     assert code == 1
     assert "Payment's ledger: captured 20.00" in output
@@ -168,7 +168,7 @@ def test_what_payment_contradicts_is_refused_unless_it_is_said(shop: Shop) -> No
 
 def test_a_refund_of_another_amount_is_no_proof_of_this_one(shop: Shop) -> None:
     """A failover lost a partial refund, and the refund of all the money met its key."""
-    order_id, attempt = refunding(shop, "declined")
+    order_id, attempt = refunding_order(shop, "declined")
     shop.refund(order_id, attempt, Decimal(5))
     code, _, err = resolve(shop, attempt, "--refunded", "--yes")
     assert code == 1
@@ -177,7 +177,7 @@ def test_a_refund_of_another_amount_is_no_proof_of_this_one(shop: Shop) -> None:
 
 
 def test_with_payment_out_a_person_can_still_settle(shop: Shop) -> None:
-    order_id, attempt = charging(shop)
+    order_id, attempt = charging_order(shop)
     out_of_reach = {"ORDERS_PAYMENT_URL": "http://127.0.0.1:9"}
     words = ("payments", "resolve", attempt, "--captured", *BECAUSE)
     code, output, err = shop.command(*words, **out_of_reach)
@@ -202,7 +202,7 @@ def test_with_payment_out_a_person_can_still_settle(shop: Shop) -> None:
 def test_a_refund_past_payment_is_no_violation_and_a_second_one_is(
     shop: Shop, paid_by_payment: Decimal
 ) -> None:
-    order_id, attempt = refunding(shop, "declined")
+    order_id, attempt = refunding_order(shop, "declined")
     shop.run("UPDATE orders SET reservation = 'released'")
     if paid_by_payment:
         shop.refund(order_id, attempt, paid_by_payment)
@@ -233,7 +233,7 @@ def test_an_order_that_was_moved_meanwhile_is_not_overwritten_and_leaves_no_row(
     shop: Shop,
 ) -> None:
     """The statement compares version and status; here the order moves between look and commit."""
-    order_id, attempt = charging(shop)
+    order_id, attempt = charging_order(shop)
     shop.run(
         "CREATE OR REPLACE FUNCTION move() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " RETURN NULL; END $$"

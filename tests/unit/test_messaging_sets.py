@@ -36,8 +36,8 @@ class Failing(Handling):
         self._may_fail("read")
         return None  # type: ignore[return-value] # nobody looks at it here
 
-    def finished(self, _delivery: Delivery, _started: float) -> None:
-        self._may_fail("finished")
+    def record_processed(self, _delivery: Delivery, _started: float) -> None:
+        self._may_fail("record_processed")
 
 
 class Parcel:
@@ -99,9 +99,9 @@ def test_what_cannot_be_begun_is_handled_by_itself(step: str) -> None:
 
 
 def test_what_is_done_is_acknowledged_even_if_it_cannot_be_told_of() -> None:
-    outcomes, sets, parcels = filled("finished")
+    outcomes, sets, parcels = filled("record_processed")
     members = sets.take(10)
-    with pytest.raises(ValueError, match="finished"):
+    with pytest.raises(ValueError, match="record_processed"):
         sets.done(members)
     assert (outcomes.finished, outcomes.singled) == (parcels, [])
 
