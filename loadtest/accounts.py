@@ -61,7 +61,7 @@ def wrongly_charged(evidence: Evidence) -> Iterator[str]:
 
 
 def overpaid(evidence: Evidence) -> Iterator[str]:
-    """Find orders of which more was paid back than was charged, whatever their status."""
+    """Find orders with more refunded than captured, in any status."""
     for order_id, account in _accounts(evidence).items():
         if evidence.is_known(order_id) and account.refunded > account.captured:
             yield f"order {order_id}: {account.refunded} of {account.captured} is paid back"

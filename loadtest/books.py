@@ -45,11 +45,11 @@ class Reservation(msgspec.Struct, rename="camel"):
 
 
 class Books(msgspec.Struct):
-    """Everything at one moment.
+    """Orders and ledgers at one moment.
 
-    `whole` tells that `orders` are all orders of the run, known to customers or not; without the
-    database only those can be asked for that somebody was told of. A ledger is None where there
-    is no simulator to ask. `alone` tells that nobody but the run used the simulators.
+    `whole`: `orders` are all orders of the run. Without the database they are only those whose ids
+    customers received. A ledger is None without its simulator. `alone`: only this run used the
+    simulators.
     """
 
     orders: dict[int, Order]

@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None, environ: Mapping[str, str] = os.environ)
         if args.worker_of:
             return work(args, environ)
         return run_all(args, environ)
-    except Exception as error:  # noqa: BLE001 whatever it is, nothing was decided
+    except Exception as error:  # noqa: BLE001 after any error there is no verdict
         return could_not_run(error)
     except KeyboardInterrupt:
         return 130
@@ -171,7 +171,7 @@ def run_each(
             if target.stack is not None:
                 target.stack.adopt(scenario.settings)
             yield decide(scenario)
-        except Exception as error:  # noqa: BLE001 whatever it is, this one was not decided
+        except Exception as error:  # noqa: BLE001 after any error this scenario has no verdict
             restart = True
             yield could_not_run(error)
 

@@ -84,7 +84,7 @@ def uninvited(evidence: Evidence) -> Iterator[str]:
 def changed_after_the_end(evidence: Evidence) -> Iterator[str]:
     """Find orders whose status changed after a customer saw their end.
 
-    A completed order may still be cancelled or refunded, by somebody who asks for it.
+    A completed order may still be cancelled or refunded on request.
     """
     for purchase in evidence.purchases:
         if purchase.ended not in ENDED:

@@ -19,7 +19,7 @@ class Cancellation(msgspec.Struct, kw_only=True):
 
 
 class Refund(msgspec.Struct, kw_only=True):
-    """A request of support to pay `cents` back, and its answer; 0 while nobody knows."""
+    """A request of support to pay `cents` back, and its answer; 0 while it is unknown."""
 
     key: str
     cents: int
@@ -28,11 +28,11 @@ class Refund(msgspec.Struct, kw_only=True):
 
 
 class Purchase(msgspec.Struct, kw_only=True):
-    """One wish to buy, however often it was sent.
+    """One purchase, which may be sent several times.
 
     `key` is its idempotency key and, as part of the payment token, its mark in the database.
-    `order_ids` are all ids it was ever answered with: more than one is a doubled order.
-    `refused` is the status that ended it without an order; neither means nobody knows.
+    `order_ids` are all ids in its answers: more than one is a duplicate order.
+    `refused` is the status that ended it without an order; without both, the outcome is unknown.
     `ended` is the last status the customer saw. `cancellations` and `refunds` are what was asked
     for afterwards, one for each request that was answered for good or not at all.
     """

@@ -46,7 +46,7 @@ def answered_wrongly(evidence: Evidence) -> Iterator[str]:
 def wrongly_refunded(evidence: Evidence) -> Iterator[str]:
     """Find orders of which another sum was paid back than support was promised.
 
-    A request that nobody saw answered may have been carried out or not.
+    A request without an answer may have been carried out or not.
     """
     for purchase in evidence.purchases:
         promised = _cents(purchase, {202})

@@ -10,8 +10,8 @@ def sized(
 ) -> Scenario:
     """Stretch everything that has a time to `seconds` in all, and multiply the customers.
 
-    With `rate` so many journeys begin a second while the most users are there, whatever the
-    answers: open arrivals, instead of customers who wait for what they are at.
+    With `rate`, that many journeys begin a second during the steps with the most users. These are
+    open arrivals: they do not wait for answers.
     """
     factor = 1 if seconds is None else seconds / scenario.seconds
     if factor == scale == 1 and rate is None:

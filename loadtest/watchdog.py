@@ -8,7 +8,7 @@ from loadtest.faults import Event
 from loadtest.locusts.counting import WorkerReport
 from loadtest.scenario import Bound, Scenario, Threshold
 
-# The file that Locust's shape looks for: it lets everybody finish and brings nobody new.
+# If this file exists, Locust's shape lets users finish and starts no new ones.
 ABORT: Final = "abort"
 # A percentile of fewer requests says nothing; and a start may be slow.
 _FEWEST: Final = 100

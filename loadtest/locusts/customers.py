@@ -71,7 +71,7 @@ def _user(run: Context, crowd: Crowd) -> type[FastHttpUser]:
             client = Client(user.client, run.tally)
             try:
                 journey(Journey(run, crowd, client, closing=lambda: _is_stopping(user)))
-            except Exception as error:  # noqa: BLE001 whatever an answer made of it: counted, not forgiven
+            except Exception as error:  # noqa: BLE001 any error of a journey counts as a wrong answer
                 _log.exception("a journey broke off")
                 client.wrong(crowd.kind, type(error).__name__)
 

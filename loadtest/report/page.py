@@ -10,7 +10,7 @@ from loadtest.report import summary
 from loadtest.report.chart import Band, Chart, Points, svg
 from loadtest.result import RunResult
 
-# Our own processes; the servers are somebody else's.
+# The service's own processes, without the servers.
 _REMEMBERED: Final = ("api", "worker", "relay", "notifier", "gateway")
 _STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;

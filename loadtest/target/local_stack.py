@@ -1,4 +1,4 @@
-"""A stack of our own, beside whatever else runs here: started by the `devstack` command."""
+"""A separate local stack, started with the `devstack` command; others may run beside it."""
 
 import os
 import secrets
@@ -72,7 +72,7 @@ class LocalStack:
 
     def start(self) -> None:
         """Start everything. Raises StackFailed."""
-        self._runs = True  # as far as anybody knows, also when it fails
+        self._runs = True  # set before the start, which may fail with processes running
         self._verb("start")
 
     def stop(self) -> None:

@@ -26,7 +26,7 @@ class Unknown(Transient):
 
 
 class Conflict(Transient):
-    """Read again, then decide again: the object changed, or somebody else owns a field of it."""
+    """Read again, then decide again: the object changed, or another manager owns a field of it."""
 
 
 class Gone(Transient):

@@ -233,7 +233,7 @@ class ControlPlane:
     def _run(self, name: str, *arguments: str) -> None:
         with (self.folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                # A signal when we die, whichever way: nothing is left behind.
+                # A signal when this process dies, so that no child remains.
                 ["setpriv", "--pdeathsig", "KILL", "--", str(self._binaries / name), *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -264,7 +264,7 @@ class ControlPlane:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on; each is returned once, however late it is used."""
+    """Return unused ports; no port is returned twice, even if it is still unused."""
     return [free_port() for _ in range(count)]
 
 

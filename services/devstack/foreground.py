@@ -43,8 +43,8 @@ def run(
 ) -> int:
     """Start components over a state folder, wait, and stop them; return 1 or 2 if that failed.
 
-    `compose` is called once this process has locked the folder; `environment` whenever somebody
-    asks for it.
+    `compose` is called once this process has locked the folder; `environment` for each
+    request for it.
     """
     try:
         with state.locked(folder):

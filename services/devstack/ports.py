@@ -18,7 +18,7 @@ _reserved: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, and reserve it as long as this process runs.
+    """Return an unused port, and reserve it as long as this process runs.
 
     No other process chooses it, even if its server binds it late or releases it for a restart.
     """

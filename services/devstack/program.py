@@ -136,7 +136,7 @@ class Program:
                 process.resume()
 
     def frozen(self) -> bool:
-        """Return whether somebody stopped the process with a signal, so that it does not answer."""
+        """Return whether a signal has stopped the process, so that it does not answer."""
         with suppress(psutil.NoSuchProcess):
             return bool(self.pid and psutil.Process(self.pid).status() == psutil.STATUS_STOPPED)
         return False

@@ -124,7 +124,7 @@ def row(keeper: Keeper) -> tuple[str, ...]:
 
 
 def shown(keeper: Keeper) -> str:
-    """Return the state; a process that somebody stopped with a signal is not ready."""
+    """Return the state; a process that a signal has stopped is not ready."""
     return "frozen" if keeper.state == "ready" and keeper.program.frozen() else keeper.state
 
 

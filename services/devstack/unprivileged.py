@@ -52,7 +52,7 @@ def program_tree(tree: Path, state: Path) -> Path:
 
 
 def outside(link: Path, root: Path = REACHABLE) -> Path:
-    """Make `link` lead to a separate folder in a place that everybody can reach."""
+    """Make `link` point to a new folder in a place that all users can reach."""
     key = hashlib.sha256(str(link).encode()).hexdigest()[:16]
     target = root / f"orderservice-devstack-{key}"
     target.mkdir(exist_ok=True, mode=0o700)
@@ -74,7 +74,7 @@ def own(path: Path) -> None:
 
 
 def open_to_all(path: Path) -> None:
-    """Let everybody read and enter a folder that contains only programs."""
+    """Let all users read and enter a folder that contains only programs."""
     path.chmod(0o755)
 
 

@@ -1,7 +1,7 @@
 """The gateway's admin port: `/livez` and `/readyz` for the kubelet, `/metrics` for Prometheus.
 
-The probes are answered here and not by nginx: clients that take all connections of the public port
-would have every gateway started again, which helps nobody. This port is not the clients'.
+The probes are answered here and not by nginx: otherwise, clients that use all connections of the
+public port would cause restarts of all gateways. Clients cannot reach this port.
 """
 
 import socket

@@ -44,7 +44,7 @@ class Stop:
         os.write(self._write, b"x")
 
     def wait(self, timeout_s: float, client: socket.socket | None = None) -> None:
-        """Wait for the time, the stop, or the client's leaving, whatever comes first."""
+        """Wait for the time, the stop, or the end of the client's connection."""
         poll = select.poll()
         poll.register(self._read, select.POLLIN)
         if client is not None:  # not POLLIN: the body of the request may be there unread
@@ -108,7 +108,7 @@ class FaultMiddleware:
         req.context.fault = "hang"
         self._wait(HANG_S, req.env["gunicorn.socket"])
         _disconnect(req)
-        raise Refusal(503, "scripted_fault")  # nobody reads it; it keeps the work from being done
+        raise Refusal(503, "scripted_fault")  # the client is gone; this prevents the work
 
     def _wait(self, timeout_s: float, client: socket.socket | None = None) -> None:
         if not self._waiting.acquire(blocking=False):

@@ -104,7 +104,7 @@ class Stock:
         return self._available.get(product_id, default)
 
     def set_available(self, product_id: int, units: int) -> None:
-        """Set the units that may still be reserved, whatever is reserved already."""
+        """Set the units that may still be reserved, without those already reserved."""
         with self._lock:
             self._available[product_id] = units
 

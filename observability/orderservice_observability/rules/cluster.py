@@ -34,7 +34,7 @@ def alerts(scope: Scope) -> Iterator[Alert]:
     minimum = scope.of_cluster("kube_horizontalpodautoscaler_spec_min_replicas", scaler)
     yield Alert(
         "OrderAutoscalerAtMaximum",
-        # If minimum and maximum are equal, it cannot add any and nobody expects it to.
+        # If minimum and maximum are equal, being at the maximum is normal.
         f"max {by} ({current}) >= max {by} ({maximum})"
         f" and max {by} ({maximum}) > max {by} ({minimum})",
         TICKET,

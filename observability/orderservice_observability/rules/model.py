@@ -4,9 +4,9 @@ from typing import Any, Final
 
 import msgspec
 
-PAGE: Final = "page"  # somebody is paged
-TICKET: Final = "ticket"  # somebody looks in working hours
-NONE: Final = "none"  # nobody: a machine checks that it fires
+PAGE: Final = "page"  # pages a person
+TICKET: Final = "ticket"  # for working hours
+NONE: Final = "none"  # for no person: a program checks that it fires
 
 
 class Links(msgspec.Struct, frozen=True):

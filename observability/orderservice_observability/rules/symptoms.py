@@ -170,7 +170,7 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         held_for="2m",
         keep_firing=OUTLIVES,
     )
-    # Notifications wait when the customer's own receiver is slow: nobody is paged for that.
+    # Notifications also wait for a slow receiver of the customer, so this does not page.
     for queue, severity in (("order-processing", PAGE), ("order-notifications", TICKET)):
         matcher = f'queue="{queue}"'
         messages = scope.of("messaging_queue_messages", matcher)

@@ -12,7 +12,7 @@ from orderservice_operator.errors import OperatorError
 from orderservice_operator.resource.decoding import Invalid
 from orderservice_operator.resource.spec import GROUP, KIND, VERSION, OrderService
 
-_REPEAT_S: Final = 600.0  # a guess: nobody wants to read the same text more often
+_REPEAT_S: Final = 600.0  # a guess: a repetition more often is not useful
 _REMEMBERED: Final = 10_000
 _log = structlog.get_logger(__name__)
 

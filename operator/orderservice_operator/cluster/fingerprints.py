@@ -26,7 +26,7 @@ Entries = Mapping[str, str]
 # resources.
 _IN_A_PERIOD: Final = 20
 _NONE: Final[Entries] = {}
-# A Secret that pods wait for is read this often while somebody asks for it.
+# The period in which a Secret that pods wait for is read again.
 _LACKING_S: Final = 5.0
 _log = structlog.get_logger(__name__)
 

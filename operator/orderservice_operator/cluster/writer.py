@@ -76,7 +76,7 @@ class Writer:
 
     async def _are_accepted(self, writes: Iterable[Write], key: Key, outcome: Outcome) -> bool:
         """Ask the API server whether it accepts Deployments; record those that it rejects."""
-        accepted = True  # whatever became of other children
+        accepted = True  # independent of other children
         for write in writes:
             path = _path(write.reference, key)
             try:
@@ -142,10 +142,10 @@ class Writer:
             raise Permanent("exists and belongs to another owner: delete or rename it")
 
     async def _hand_over(self, path: str, deployment: Manifest) -> None:
-        """Give `replicas` to the scaler before we let go of it, or it falls back to 1.
+        """Give `replicas` to the scaler before we release the field, which would reset it to 1.
 
-        Where that is 0 it may fall back: from 1 an autoscaler goes on to its least, from 0 never.
-        Whoever else set it to 0 owns it, and keeps it so.
+        A value of 0 may be reset: an autoscaler scales up from 1, but never from 0. If another
+        manager owns the 0, the field keeps it.
         """
         if deployment["spec"].get("replicas") == 0:
             return
@@ -158,7 +158,7 @@ class Writer:
             },
             "spec": {"replicas": deployment["spec"].get("replicas", 1)},
         }
-        # A conflict: somebody owns another number, so it is handed over already.
+        # A conflict: another manager owns another number, so it was handed over before.
         with contextlib.suppress(Conflict):
             await self._client.apply(path, remaining, SCALE, force=False)
 

@@ -1,7 +1,7 @@
 """The finalizer deletes the queues of a deleted resource; Kubernetes deletes its children.
 
 The finalizer is set only while the resource wants its queues deleted. It never delays a deletion
-beyond its bound, whatever the broker, the API server and the spec do.
+beyond its bound, even if the broker or the API server does not answer.
 """
 
 import asyncio
@@ -131,7 +131,7 @@ class Finalizer:
     async def _pods_remain(self, service: OrderService) -> bool:
         """Delete Deployments and their autoscalers; return whether there were any.
 
-        They go first, so that nobody publishes to a queue that is being deleted.
+        They are deleted first, so that no message is published to a queue that is being deleted.
         """
         key = Key(service.metadata.namespace, service.metadata.name)
         remaining = False
@@ -196,7 +196,7 @@ class Finalizer:
         return time.monotonic() - start >= for_s
 
     async def _set_finalizer(self, service: OrderService | Invalid, *, present: bool) -> None:
-        """Add or remove our finalizer, whoever set it (perhaps a backup); keep others."""
+        """Add or remove our finalizer, even if a backup set it; keep others."""
         metadata = service.metadata
         finalizers = [name for name in metadata.finalizers if name != FINALIZER]
         finalizers += [FINALIZER] if present else []

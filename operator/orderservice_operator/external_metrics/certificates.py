@@ -62,7 +62,7 @@ def is_due(pair: CertificateAndKey, names: tuple[str, ...], now: dt.datetime) ->
 
 
 def is_sound(pair: CertificateAndKey) -> bool:
-    """Return whether a pair is usable: somebody may have edited the Secret."""
+    """Return whether a pair is usable: the Secret may have been edited."""
     try:
         certificate = x509.load_pem_x509_certificate(pair.certificate.encode())
         key = serialization.load_pem_private_key(pair.key.encode(), None)

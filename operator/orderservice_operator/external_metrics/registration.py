@@ -1,7 +1,7 @@
 """The APIService that registers external metrics at the API server.
 
-A cluster has one. One that somebody else holds is left alone, and ours exists only while a resource
-needs it, so nobody has to remove ours to use another server.
+A cluster has one. The operator never changes another server's, and has its own only while a
+resource needs it, so that users need not remove it to use another server.
 """
 
 import base64
@@ -56,7 +56,7 @@ class Registration:
         return self.state != old_state
 
     async def hold(self, authorities: str) -> None:
-        """Register ours if nobody holds it, and repair it if we do."""
+        """Register this operator if no server is registered, and repair its registration."""
         if self._address is None or self.state.held_by == "other":
             return
         manifest = api_service(self._address, authorities)

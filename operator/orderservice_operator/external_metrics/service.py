@@ -104,7 +104,7 @@ class ExternalMetrics:
         await self._depths.close()
 
     def require_for(self, service: OrderService) -> None:
-        """Register soon if this resource needs the API and nobody serves it."""
+        """Register soon if this resource needs the API and no server has it."""
         needs = needs_operator(service, self._collaborators.kinds())
         if needs and self._registration.state.held_by == "nobody":
             self._soon.set()

@@ -57,8 +57,8 @@ class ResourceIndex:
     def wrote(self, body: Mapping[str, Any]) -> bool:
         """Store the answer to a write, unless the resource is gone or has been replaced.
 
-        Return whether the desired state changed: somebody else may have changed it just before, and
-        the watch reports that too late to count as new.
+        Return whether the desired state changed: a user may have changed it just before, and the
+        watch would report that too late to count as new.
         """
         metadata = body["metadata"]
         old = self._known.get(Key(metadata["namespace"], metadata["name"]))

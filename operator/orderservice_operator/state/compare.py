@@ -84,7 +84,7 @@ def _in_object(desired: Manifest, live: Manifest, path: str) -> str | None:
 
 
 def _has_more(name: str, desired: Any, live: Any) -> bool:
-    """Return whether somebody added to a list that only we write."""
+    """Return whether another writer added to a list that only we write."""
     if name in _WHOLE and isinstance(live, dict):
         return bool(live.keys() != desired.keys())
     if name in _EXACT:

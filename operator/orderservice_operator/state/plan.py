@@ -26,7 +26,7 @@ class Write(msgspec.Struct, frozen=True):
 
     manifest: Manifest
     path: str = ""
-    repair: bool = False  # the object was correct before: somebody changed it
+    repair: bool = False  # the object was correct before, and was changed
 
     @property
     def reference(self) -> Reference:

@@ -1,7 +1,7 @@
 """When a good revision runs instead of the spec. Pure.
 
 There are two reasons. The spec's own roll-out or migration failed; then the operator says so in
-`status.rollback`, and stays with it. Or somebody requested it, by an annotation on the resource:
+`status.rollback`, and stays with it. Or a user requested it, by an annotation on the resource:
 
     orders.platform.dev/rollback: <name of a ControllerRevision>@<generation of the resource>
 
