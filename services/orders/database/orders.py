@@ -197,16 +197,16 @@ class Orders:
         return order_of(row, refund_pending=row.refund_pending) if row else None
 
     def page(
-        self, user_id: int, limit: int, after: Position | None, offset: int, *, own_writes: bool
+        self, user_id: int, limit: int, position: Position | None, offset: int, *, own_writes: bool
     ) -> list[Order]:
         """Return up to `limit` orders of a user, newest first, after a position or an offset."""
         if offset > _SKIPPED:
-            last = {"user_id": user_id, "before": offset - 1}  # of the orders that are skipped
-            positions = self._reads.rows("find_position", last, own_writes=own_writes)
-            if not positions:
+            last_skipped = {"user_id": user_id, "before": offset - 1}
+            rows = self._reads.rows("find_position", last_skipped, own_writes=own_writes)
+            if not rows:
                 return []
-            after, offset = Position(*positions[0]), 0
-        before_at, before_id = (after.created_at, after.order_id) if after else _NEWEST
+            position, offset = Position(*rows[0]), 0
+        before_at, before_id = (position.created_at, position.order_id) if position else _NEWEST
         arguments = {
             "user_id": user_id,
             "before_at": before_at,
@@ -219,7 +219,7 @@ class Orders:
 
 
 class _Acceptance(msgspec.Struct, frozen=True):
-    """What accept_order.sql stores of an order; accept_orders.sql takes a JSON array of these."""
+    """The order's arguments of accept_order.sql; accept_orders.sql takes a JSON array of these."""
 
     principal: str
     key: str | None
