@@ -190,11 +190,11 @@ def _fields(chance: Chance, fields: list[str]) -> bytes:
 
 
 def _target(chance: Chance, fields: list[str]) -> bytes:
-    part = chance.choice(_IDS)
+    text = chance.choice(_IDS)
     path = chance.choice((
-        f"/api/orders/{part}", f"/api/orders/{part}/history", f"/api/orders/user/{part}",
-        f"/api/orders/{part}/{part}", f"/{part}", "/api//orders", "/api/orders/", "//",
-        "/docs/" + part, "/openapi.json", "/metrics", "*", "http://other.example/health",
+        f"/api/orders/{text}", f"/api/orders/{text}/history", f"/api/orders/user/{text}",
+        f"/api/orders/{text}/{text}", f"/{text}", "/api//orders", "/api/orders/", "//",
+        "/docs/" + text, "/openapi.json", "/metrics", "*", "http://other.example/health",
         "/api/orders/user/7",
     ))  # fmt: skip
     query = chance.choice(_QUERIES)
@@ -244,8 +244,8 @@ def signed(header: dict[str, Any], content: dict[str, Any]) -> str:
     return f"{head}.{_base64(mac)}"
 
 
-def _part(part: dict[str, Any]) -> str:
-    return _base64(_WRITER.encode(part).encode())
+def _part(value: dict[str, Any]) -> str:
+    return _base64(_WRITER.encode(value).encode())
 
 
 def _base64(octets: bytes) -> str:

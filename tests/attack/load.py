@@ -80,8 +80,8 @@ class Load:
     def growth(self) -> dict[str, int]:
         """Return how many bytes each process grew since it had settled."""
         now = memory(self.targets)
-        before = self._settled or self._before
-        return {name: size - before[name] for name, size in now.items() if name in before}
+        start = self._settled or self._before
+        return {name: size - start[name] for name, size in now.items() if name in start}
 
     def lost(self) -> list[str]:
         """Name the processes of the beginning that are gone."""

@@ -58,8 +58,8 @@ def manifests_of_others(helm: Helm) -> list[dict[str, Any]]:
     context = Context(kinds=frozenset({SERVICE_MONITOR, PROMETHEUS_RULE}))
     children = desired(msgspec.convert(resource, OrderService), context)
     clusters = helm.template(ENVIRONMENT, *values_of("prod"), *ENGINES)
-    everything = (*operator, *production, *children, *clusters)
-    return [manifest for manifest in everything if manifest["apiVersion"].startswith(GROUPS)]
+    manifests = (*operator, *production, *children, *clusters)
+    return [manifest for manifest in manifests if manifest["apiVersion"].startswith(GROUPS)]
 
 
 @pytest.fixture(params=KINDS)
@@ -72,8 +72,10 @@ def applied(shell: Shell, folder: Path, manifests: list[dict[str, Any]]) -> str:
     """Let the API server say what it would make of manifests; it knows every field, or refuses."""
     file = folder / "manifests.yaml"
     file.write_text(yaml.safe_dump_all(manifests))
-    here = f"sed 's/namespace: shop$/namespace: {NAMESPACE}/' {file}"
-    return shell(f"{here} | kubectl apply --dry-run=server --validate=strict --filename - 2>&1")
+    command_here = f"sed 's/namespace: shop$/namespace: {NAMESPACE}/' {file}"
+    return shell(
+        f"{command_here} | kubectl apply --dry-run=server --validate=strict --filename - 2>&1"
+    )
 
 
 def test_they_are_taken(

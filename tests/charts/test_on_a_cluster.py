@@ -235,8 +235,11 @@ def test_every_secret_that_a_pod_reads_is_there(environment: str, api: Api) -> N
     for workload in workloads(api, environment).values():
         for container in workload["spec"]["template"]["spec"]["containers"]:
             for variable in container.get("env", []):
-                if place := variable.get("valueFrom", {}).get("secretKeyRef"):
-                    assert place["key"] in keys[place["name"]], (workload["metadata"], place)
+                if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
+                    assert reference["key"] in keys[reference["name"]], (
+                        workload["metadata"],
+                        reference,
+                    )
 
 
 @pytest.mark.parametrize("namespace", [*NAMESPACES, SYSTEM])

@@ -469,9 +469,9 @@ def test_an_upgrade_can_reuse_the_values_of_the_last_release(
     helm: Helm, tmp_path: Path, chart: Path
 ) -> None:
     """`--reuse-values` leaves out what the new chart has as defaults."""
-    before = released(chart, tmp_path / "before")
+    values_before = released(chart, tmp_path / "before")
     upgraded = shutil.copytree(chart, tmp_path / chart.name)
-    shutil.copy(before / "values.yaml", upgraded)
+    shutil.copy(values_before / "values.yaml", upgraded)
     options = values_of("dev") if chart == ENVIRONMENT else ()
     kinds = {manifest["kind"] for manifest in helm.template(upgraded, *options)}
     assert {"Deployment", "OrderService"} & kinds

@@ -84,12 +84,12 @@ def test_network_policies_let_the_service_and_the_operator_through(
         urlsplit(addresses(secured)[f"ORDERS_{name}_URL"]).port
         for name in ("AMQP", "INVENTORY", "PAYMENT")
     )
-    allowed = {
+    expected = {
         process.name: set(environment.outgoing_ports(service, process)) for process in processes.ALL
     }
     for process in ("relay", "worker", "notifier"):
-        assert broker in allowed[process]
-    assert {inventory, payment} <= allowed["worker"]
+        assert broker in expected[process]
+    assert {inventory, payment} <= expected["worker"]
     incoming = only(secured, "NetworkPolicy", "orders-servers")["spec"]["ingress"]
     (management,) = (rule["ports"] for rule in incoming if "ports" in rule)
     assert [port["port"] for port in management] == [15671]
@@ -108,8 +108,8 @@ def test_every_pod_that_serves_or_verifies_has_the_certificates(secured: list[Ma
                 # Else PostgreSQL refuses its key; fsGroup adds the right to read to the group.
                 assert secret["defaultMode"] == 0o400
                 having.setdefault(manifest["kind"], set()).add(manifest["metadata"]["name"])
-    served = set().union(having.pop("Deployment"), having.pop("StatefulSet"))
-    assert served == {f"orders-{name}" for name in SERVERS | SIMULATORS}
+    servers = set().union(having.pop("Deployment"), having.pop("StatefulSet"))
+    assert servers == {f"orders-{name}" for name in SERVERS | SIMULATORS}
     jobs = {name.rpartition("-")[0] for name in having.pop("Job")}
     assert jobs == {"orders-load-master", "orders-load-worker", "orders-roles"}
     assert having == {"Pod": {"orders-test"}}

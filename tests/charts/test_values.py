@@ -28,7 +28,7 @@ LONGEST_WITH_REPLICA: Final = 33
 def in_digits(schema: dict[str, Any]) -> Any:
     """Give digits to every free text that a schema knows; nothing where it admits none."""
     if "properties" in schema:
-        values = {name: in_digits(part) for name, part in schema["properties"].items()}
+        values = {name: in_digits(member) for name, member in schema["properties"].items()}
         return {name: value for name, value in values.items() if value is not None}
     if "items" in schema:
         element = in_digits(schema["items"])
@@ -40,8 +40,8 @@ def in_digits(schema: dict[str, Any]) -> Any:
         return None if value is None else {DIGITS if re.search(names, DIGITS) else "N": value}
     if "string" not in schema.get("type", ()):
         return None
-    fitting = (text for text in (DIGITS, IMAGE) if re.search(schema.get("pattern", ""), text))
-    return next(fitting, None)
+    samples = (text for text in (DIGITS, IMAGE) if re.search(schema.get("pattern", ""), text))
+    return next(samples, None)
 
 
 def digits_for(chart: Path, folder: Path, **fields: Any) -> str:
@@ -337,11 +337,11 @@ def test_null_takes_a_value_away_at_every_level(
         except Failed as failure:
             refusals[path] = str(failure)
     # What cannot be left out is asked for by its name.
-    needed = {"image": "image.repository", "image.repository": "image.repository"}
+    required_values = {"image": "image.repository", "image.repository": "image.repository"}
     if chart == ENVIRONMENT:
-        needed["developmentPassword"] = "developmentPassword"
-    assert set(refusals) == set(needed), refusals
-    assert all(f"{value} is needed" in refusals[path] for path, value in needed.items())
+        required_values["developmentPassword"] = "developmentPassword"
+    assert set(refusals) == set(required_values), refusals
+    assert all(f"{value} is needed" in refusals[path] for path, value in required_values.items())
 
 
 def test_null_in_spec_takes_away_what_the_chart_would_set(helm: Helm) -> None:

@@ -52,9 +52,9 @@ def running() -> Iterator[ExistingCluster]:
         run(required.tool("kubectl"), f"--kubeconfig={kubeconfig}", *ready)
         say("loading the images")
         run(kind, "load", "docker-image", named, *names)
-        way = run("docker", "inspect", f"--format={_ADDRESS}", f"{_NAME}-worker").strip()
-        run("ip", "route", "replace", _SERVICES, "via", way)  # a killed run leaves it
-        undone.callback(run, "ip", "route", "delete", _SERVICES, "via", way)
+        address = run("docker", "inspect", f"--format={_ADDRESS}", f"{_NAME}-worker").strip()
+        run("ip", "route", "replace", _SERVICES, "via", address)  # a killed run leaves it
+        undone.callback(run, "ip", "route", "delete", _SERVICES, "via", address)
         cluster = ExistingCluster(kubeconfig)
         undone.callback(cluster.stop)
         yield cluster

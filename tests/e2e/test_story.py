@@ -37,8 +37,8 @@ def sold(customers: Customers) -> str:
     """Hold what was promised against the books; say how many, and what answers were not 202."""
     assert customers.books() == []
     others = {name: count for name, count in customers.answers.items() if name != "202"}
-    met = f"answers that were tried again: {others}" if others else "every request answered 202"
-    return f"{customers.accepted} orders, none lost; {met}"
+    summary = f"answers that were tried again: {others}" if others else "every request answered 202"
+    return f"{customers.accepted} orders, none lost; {summary}"
 
 
 def passed(shop: Shop) -> str:
@@ -97,8 +97,10 @@ def test_pods_reach_what_they_are_meant_to_and_nothing_else(
     if not running.heeds_policies:
         pytest.skip("the network of our own nodes enforces no policies")
     reach = partial(endpoints.reachable, kubectl)
-    reached = {process: reach(NAMESPACE, f"deploy/{RELEASE}-{process}") for process in PROCESSES}
-    assert reached == endpoints.ALLOWED
+    reach_by_process = {
+        process: reach(NAMESPACE, f"deploy/{RELEASE}-{process}") for process in PROCESSES
+    }
+    assert reach_by_process == endpoints.ALLOWED
     image = "--image=localhost/orderservice:dev"
     kubectl("run", "stranger", image, "--restart=Never", "--command", "--", "sleep", "600")
     try:

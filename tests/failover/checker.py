@@ -213,9 +213,9 @@ def own_writes_read(record: Record, counter: Counter[str]) -> Iterator[Violation
             yield from _missing(entry, own_entries[-PAGE_SIZE // 2 :])
 
 
-def _missing(entry: Entry, written: Sequence[Entry]) -> Iterator[Violation]:
+def _missing(entry: Entry, writes: Sequence[Entry]) -> Iterator[Violation]:
     listed = {_mark_in(item, entry.client) for item in entry.body}
-    lacking = [entry for entry in written if entry.mark not in listed]
+    lacking = [entry for entry in writes if entry.mark not in listed]
     if lacking:
         last = lacking[-1]
         age_s = entry.sent_s - last.answered_s
@@ -233,11 +233,11 @@ def visible_soon(record: Record, counter: Counter[str]) -> Iterator[Violation]:
             continue
         counter[LOOKED] += 1
         past_s = entry.sent_s - VISIBLE_WITHIN_S
-        due = max((v for at_s, v in first_seen[entry.mark] if at_s < past_s), default=0)
+        version = max((v for at_s, v in first_seen[entry.mark] if at_s < past_s), default=0)
         first_seen[entry.mark].append((entry.answered_s, entry.version))
-        if entry.version < due and not record.during_fault("valkey", entry.sent_s, 5.0):
+        if entry.version < version and not record.during_fault("valkey", entry.sent_s, 5.0):
             yield of_entry(
-                entry, f"m{entry.mark} at version {entry.version}, {due} was seen before"
+                entry, f"m{entry.mark} at version {entry.version}, {version} was seen before"
             )
 
 

@@ -82,7 +82,7 @@ class Customer:
         self.stopping = threading.Event()
 
     def shop(self) -> None:
-        """Place and read orders until `stop` is set."""
+        """Place and read orders until `stopping` is set."""
         while not self.stopping.is_set():
             order = self.place(with_key=self._chance.random() < 0.6)
             if order is not None:

@@ -67,8 +67,8 @@ def gaps(record: Record) -> list[tuple[Fault, float, float, float]]:
     promotion until every client had one. Infinite when it did not happen before the next fault.
     """
     promotions = [fault for fault in record.faults if fault.promoted_s]
-    ends = [*(fault.began_s for fault in promotions[1:]), math.inf]
-    return [_gap(record, fault, end) for fault, end in zip(promotions, ends, strict=False)]
+    end_times_s = [*(fault.began_s for fault in promotions[1:]), math.inf]
+    return [_gap(record, fault, end) for fault, end in zip(promotions, end_times_s, strict=False)]
 
 
 def _gap(record: Record, fault: Fault, end_s: float) -> tuple[Fault, float, float, float]:

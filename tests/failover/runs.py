@@ -48,11 +48,11 @@ class Run:
         text += f"  at rest after {self.settled_after_s:.1f} s; load {stack.load_now()}\n"
         (self.history.folder / "page.txt").write_text(text)
         self.say(text)
-        broken = [verdict for verdict in self.verdicts if not verdict.holds]
-        if broken or os.environ.get("DEVSTACK_KEEP"):
+        failures = [verdict for verdict in self.verdicts if not verdict.holds]
+        if failures or os.environ.get("DEVSTACK_KEEP"):
             stack.keep_logs(self.stack, self.history.folder)
             self.say(f"  histories and logs: {self.history.folder}")
-        return broken
+        return failures
 
 
 def broken_promises(verdicts: list[Verdict]) -> dict[str, str]:

@@ -81,8 +81,8 @@ def test_a_charge_that_does_not_fit_the_order_is_seen(evidence: Evidence) -> Non
 
 
 def test_a_keyless_client_that_was_led_to_order_twice_is_seen() -> None:
-    refused = entry(ALICE, 3, "place", 104, status=503, mark=A, retry_after="1")
-    assert "twice" in broken([*HISTORY, refused], but(orders=[*DONE.orders, row(A, id=99)]))
+    refusal = entry(ALICE, 3, "place", 104, status=503, mark=A, retry_after="1")
+    assert "twice" in broken([*HISTORY, refusal], but(orders=[*DONE.orders, row(A, id=99)]))
 
 
 def test_a_404_of_an_own_order_breaks_read_your_writes() -> None:

@@ -90,12 +90,14 @@ def _difference(actual: list[Any], expected: list[Any]) -> str:
     if len(actual) != len(expected):
         return f"{len(actual)} answers instead of {len(expected)}"
     pairs = [
-        (name, got.get(name), request[name])
-        for got, request in zip(actual, expected, strict=True)
+        (name, answer.get(name), request[name])
+        for answer, request in zip(actual, expected, strict=True)
         for name in request
-        if got.get(name) != request[name]
+        if answer.get(name) != request[name]
     ]
-    return "; ".join(f"{name}: {got!r} instead of {value!r}" for name, got, value in pairs)[:500]
+    return "; ".join(f"{name}: {answer!r} instead of {value!r}" for name, answer, value in pairs)[
+        :500
+    ]
 
 
 def _too_long(case: Input) -> bool:

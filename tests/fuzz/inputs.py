@@ -128,8 +128,8 @@ def _mutate(chance: random.Random, stream: bytes) -> bytes:
             return stream[:at] + chance.choice((b"a", b"%", b"1", b":", b" ")) * 9000 + stream[at:]
         case _:
             lines = [i + 1 for i, byte in enumerate(stream[:4000]) if byte == 0x0A]
-            place = chance.choice(lines) if lines and chance.random() < 0.7 else at
-            return stream[:place] + chance.choice(_TOKENS) + stream[place:]
+            index = chance.choice(lines) if lines and chance.random() < 0.7 else at
+            return stream[:index] + chance.choice(_TOKENS) + stream[index:]
 
 
 def _split(chance: random.Random, stream: bytes) -> Sequence[bytes]:

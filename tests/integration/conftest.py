@@ -200,10 +200,12 @@ def principal() -> str:
 def vhost(request: pytest.FixtureRequest, rabbitmq: RabbitMQ) -> Iterator[Vhost]:
     """Give the module a virtual host of its own, without topology."""
     name, api = unique(request), f"{rabbitmq.management_url}/api"
-    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    permissions = {"configure": ".*", "write": ".*", "read": ".*"}
     user = rabbitmq_server.USER
     requests.put(f"{api}/vhosts/{name}", timeout=30).raise_for_status()
-    requests.put(f"{api}/permissions/{name}/{user}", json=everything, timeout=30).raise_for_status()
+    requests.put(
+        f"{api}/permissions/{name}/{user}", json=permissions, timeout=30
+    ).raise_for_status()
     yield Vhost(name, rabbitmq.broker.url(name), rabbitmq.management_url)
     requests.delete(f"{api}/vhosts/{name}", timeout=30)
 
@@ -258,7 +260,7 @@ def broker(vhost: Vhost) -> Iterator[Broker]:
 
 
 @pytest.fixture(scope="module")
-def built(database: Database) -> Iterator[Shop]:
+def shop_of_module(database: Database) -> Iterator[Shop]:
     """Build a shop: the database, Inventory and Payment."""
     with running("inventory", free_port()) as stock, running("payment", free_port()) as till:
         shop = Shop(database, stock, till)
@@ -267,7 +269,7 @@ def built(database: Database) -> Iterator[Shop]:
 
 
 @pytest.fixture
-def shop(built: Shop) -> Shop:
+def shop(shop_of_module: Shop) -> Shop:
     """Give an empty shop."""
-    built.empty()
-    return built
+    shop_of_module.empty()
+    return shop_of_module

@@ -26,8 +26,8 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, port: int, ports: Ports, way: Callable[[str, int], int]) -> None:
-        self.ports, self.way = ports, way
+    def __init__(self, port: int, ports: Ports, route: Callable[[str, int], int]) -> None:
+        self.ports, self.way = ports, route
         super().__init__((HOST, port), _Request)
 
 
@@ -79,9 +79,9 @@ class _Request(socketserver.StreamRequestHandler):
 
 
 @contextmanager
-def mapper(port: int, ports: Ports, way: Callable[[str, int], int]) -> Iterator[None]:
+def mapper(port: int, ports: Ports, route: Callable[[str, int], int]) -> Iterator[None]:
     """Answer on `port`; `way` says through which port a node of a name and port is reached."""
-    with _Server(port, ports, way) as server:
+    with _Server(port, ports, route) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:

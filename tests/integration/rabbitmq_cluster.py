@@ -150,30 +150,30 @@ def cluster(state: Path, password: str) -> Iterator[Cluster]:
                 node.program.kill()
 
 
-def _program(broker: Broker, all_: list[Broker]) -> Program:
+def _program(broker: Broker, brokers: list[Broker]) -> Program:
     component = rabbitmq.component(broker)
     return Program(
         replace(
             component,
             argv=(*component.argv, "-kernel", "net_ticktime", str(TICK_S)),
-            prepare=partial(_prepare, broker, all_),
+            prepare=partial(_prepare, broker, brokers),
             stop_signal=SIGKILL,
         )
     )
 
 
-def _prepare(broker: Broker, all_: list[Broker]) -> None:
+def _prepare(broker: Broker, brokers: list[Broker]) -> None:
     """Write what a single node needs, the cookie of all, and who the others are."""
     rabbitmq.prepare(broker)
-    first = all_[0].folder / "home" / ".erlang.cookie"
+    first = brokers[0].folder / "home" / ".erlang.cookie"
     cookie = broker.folder / "home" / ".erlang.cookie"
-    if broker is not all_[0]:
+    if broker is not brokers[0]:
         rabbitmq.write_private(cookie, first.read_text())
     lines = {
         "cluster_formation.peer_discovery_backend": "rabbit_peer_discovery_classic_config",
         **{
             f"cluster_formation.classic_config.nodes.{number}": other.node
-            for number, other in enumerate(all_, 1)
+            for number, other in enumerate(brokers, 1)
         },
         "cluster_partition_handling": "pause_minority",
         "mnesia_table_loading_retry_timeout": 5000,

@@ -152,12 +152,12 @@ class Rollout:
     def change(self, processes: tuple[str, ...], **settings: str) -> None:
         """Replace processes by such with other settings."""
         self._settings |= settings
-        fresh = [Pod(process, self._folder, self._settings) for process in processes]
-        self._started += fresh
-        for pod in fresh:
+        pods = [Pod(process, self._folder, self._settings) for process in processes]
+        self._started += pods
+        for pod in pods:
             eventually(pod.is_ready, STARTS_WITHIN_S)
-        old = [self._pods[pod.process] for pod in fresh if pod.process in self._pods]
-        for pod in fresh:
+        old = [self._pods[pod.process] for pod in pods if pod.process in self._pods]
+        for pod in pods:
             self._pods[pod.process] = pod
             if pod.process == "api":
                 self._balancer.add(pod)

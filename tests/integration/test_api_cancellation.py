@@ -161,13 +161,13 @@ def test_a_key_is_replayed_and_cannot_be_used_for_another_order(api: Api) -> Non
 def test_what_cannot_be_cancelled_is_a_problem_with_its_reason(
     api: Api, database: Database
 ) -> None:
-    late, failed = place(api), place(api)
-    complete(database, late)
+    late_order, failed = place(api), place(api)
+    complete(database, late_order)
     with psycopg.connect(database.url) as connection:
         connection.execute(b"UPDATE orders SET completed_at = now() - interval '31 minutes'")
         number = int(failed.rpartition("/")[2])
         connection.execute(b"UPDATE orders SET status = 'Failed' WHERE id = %s", (number,))
-    for path, reason in ((late, "WindowClosed"), (failed, "Failed")):
+    for path, reason in ((late_order, "WindowClosed"), (failed, "Failed")):
         answer = cancel(api, path)
         assert answer.status_code == 409
         assert answer.headers["Content-Type"] == "application/problem+json"
@@ -209,8 +209,8 @@ def test_clients_that_cancel_at_once_get_one_cancellation(api: Api, database: Da
 def test_a_part_and_then_the_rest_are_refunded_and_never_more(api: Api, database: Database) -> None:
     path = place(api)
     refunds = f"{path}/refunds"
-    early = api.request("POST", refunds, json={"amount": 5})
-    assert (early.status_code, early.json()["reason"]) == (409, "NotCompleted")
+    conflict = api.request("POST", refunds, json={"amount": 5})
+    assert (conflict.status_code, conflict.json()["reason"]) == (409, "NotCompleted")
     complete(database, path)
     key = {"Idempotency-Key": f"refund-{new_user()}"}
     answers = [api.request("POST", refunds, json={"amount": 5.5}, headers=key) for _ in range(2)]

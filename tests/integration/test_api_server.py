@@ -214,8 +214,8 @@ def test_a_worker_serves_on_a_unix_socket(folder: Path) -> None:
 
 
 def test_a_worker_names_a_peer_with_an_ipv6_address(folder: Path) -> None:
-    with serving(folder, host="::1") as served:
-        connection = socket.create_connection(("::1", served.port), timeout=5)
+    with serving(folder, host="::1") as server:
+        connection = socket.create_connection(("::1", server.port), timeout=5)
         connection.sendall(request("GET", "/peer"))
         assert read_answer(connection)[2] == b"::1"
         connection.close()

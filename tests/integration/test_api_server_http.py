@@ -220,9 +220,9 @@ def test_the_peer_is_told_apart_on_kept_connections(meinheld: Served) -> None:
 
 
 def test_threads_of_the_application_run_while_the_server_is_idle(server: Served) -> None:
-    before = int(server.get("/ticks"))
+    ticks = int(server.get("/ticks"))
     time.sleep(1)
-    assert int(server.get("/ticks")) - before > 10  # of 100
+    assert int(server.get("/ticks")) - ticks > 10  # of 100
 
 
 def test_a_client_that_resets_harms_nobody(meinheld: Served) -> None:

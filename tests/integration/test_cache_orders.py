@@ -141,10 +141,10 @@ def test_a_new_version_is_visible_everywhere_within_a_second(make: Make) -> None
 
 
 def test_an_older_version_never_replaces_a_newer_one(make: Make) -> None:
-    writer, late = make(local_entries=0), make(local_entries=0)
+    writer, slow_cache = make(local_entries=0), make(local_entries=0)
     new = order(next(ids), 5)
     writer.put(new)
-    late.put(order(new.id, 4))
+    slow_cache.put(order(new.id, 4))
     assert cached(writer, new.id) == new
 
 
@@ -184,16 +184,16 @@ def test_a_lagging_source_does_not_take_a_reader_back(make: Make, redis: Redis) 
 
 def test_ended_orders_stay_five_minutes_and_live_ones_two_seconds(make: Make, redis: Redis) -> None:
     cache = make(local_entries=0)
-    live, ended = {}, {}
+    live, ended_ttls = {}, {}
     for _ in range(20):
         a, b = order(next(ids)), order(next(ids), terminal=True)
         cache.put(a)
         cache.put(b)
         live[a.id] = redis.call("PTTL", f"orders:order:{a.id}")
-        ended[b.id] = redis.call("PTTL", f"orders:order:{b.id}")
+        ended_ttls[b.id] = redis.call("PTTL", f"orders:order:{b.id}")
     assert all(1700 < ttl <= 2200 for ttl in live.values())
-    assert all(269_000 < ttl <= 330_000 for ttl in ended.values())
-    assert len(set(ended.values())) > 10  # they do not expire together
+    assert all(269_000 < ttl <= 330_000 for ttl in ended_ttls.values())
+    assert len(set(ended_ttls.values())) > 10  # they do not expire together
 
 
 def test_what_is_no_snapshot_is_replaced(make: Make, redis: Redis) -> None:

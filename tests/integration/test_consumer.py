@@ -218,34 +218,34 @@ def test_heartbeats_go_on_while_handlers_work(vhost: Vhost, broker: Broker) -> N
 
 
 def test_stopping_lets_messages_in_flight_end(vhost: Vhost, broker: Broker) -> None:
-    begun, ended = threading.Event(), threading.Event()
+    start, end = threading.Event(), threading.Event()
 
     def handler(_message: Message) -> None:
-        begun.set()
+        start.set()
         time.sleep(0.5)
-        ended.set()
+        end.set()
 
     with consuming(vhost, handler, prefetch=1) as consumer:
         broker.send(QUEUE, body(1))
         broker.send(QUEUE, body(2))
-        assert begun.wait(60)
+        assert start.wait(60)
         assert consumer.stop()
-        assert ended.is_set()
+        assert end.is_set()
     assert broker.count(QUEUE) == 1, "the second was not begun any more"
     broker.purge()
 
 
 def test_what_does_not_end_in_time_is_given_back(vhost: Vhost, broker: Broker) -> None:
     release = threading.Event()
-    begun = threading.Event()
+    start = threading.Event()
 
     def handler(_message: Message) -> None:
-        begun.set()
+        start.set()
         release.wait(60)
 
     with consuming(vhost, handler, drain_s=0.2) as consumer:
         broker.send(QUEUE, body())
-        assert begun.wait(60)
+        assert start.wait(60)
         assert not consumer.stop()
         broker.wait_for(QUEUE, 1)
         release.set()

@@ -194,16 +194,16 @@ def test_a_connection_keeps_a_bounded_number_of_prepared_statements(pool: Pool) 
 
 def test_pages_are_a_walk_without_gaps_while_orders_come_in(ledger: Orders) -> None:
     user = 4711
-    mine = [
+    user_orders = [
         accept(ledger, None, NewOrder(user, 1, 1, Decimal(1), "card")).order_id for _ in range(25)
     ]
     walk: list[int] = []
-    after: Position | None = None
-    while page := ledger.page(user, 10, after, 0, own_writes=True):
+    position: Position | None = None
+    while page := ledger.page(user, 10, position, 0, own_writes=True):
         walk += [order.id for order in page]
-        after = Position(page[-1].created_at, page[-1].id)
+        position = Position(page[-1].created_at, page[-1].id)
         accept(ledger, None, NewOrder(user, 1, 1, Decimal(1), "card"))
-    assert walk == mine[::-1]
+    assert walk == user_orders[::-1]
 
 
 def test_a_restart_of_the_server_costs_no_request_after_it(
@@ -314,11 +314,11 @@ def test_reads_go_to_the_replica_while_it_keeps_up_and_misses_to_the_primary(
     ledger = orders_on(pool, Reads(pool, replica, lag, options.replica_max_lag_s))
     try:
         eventually(lambda: lag.lag_s() < options.replica_max_lag_s)
-        fresh = routed("replica", "fresh")
+        fresh_reads = routed("replica", "fresh")
         order_id = accept(ledger).order_id or 0
         order = ledger.find(order_id)
         assert order is not None, "a new order is found, on the replica or behind it"
-        assert routed("replica", "fresh") > fresh
+        assert routed("replica", "fresh") > fresh_reads
         with psycopg.connect(_as_admin(options.replica_url), autocommit=True) as admin:
             admin.execute(b"SELECT pg_wal_replay_pause()")
             try:
@@ -365,8 +365,8 @@ def test_reads_go_in_turn_to_the_replicas_that_keep_up(
         for _ in range(10):
             assert ledger.find(order_id) is not None
         assert routed("replica", "fresh") == count_before + 10
-        used = [replica.statements for replica in pools]
-        assert (min(used[:2]) >= 4, used[2]) == (True, 0)
+        statement_counts = [replica.statements for replica in pools]
+        assert (min(statement_counts[:2]) >= 4, statement_counts[2]) == (True, 0)
     finally:
         for lag in lags:
             lag.stop()

@@ -413,9 +413,9 @@ def test_any_other_correlation_id_is_replaced(
     gateway: int, api: Upstream, fields: list[str]
 ) -> None:
     answer = request(gateway, "/x", *fields)
-    (passed,) = api.headers()["x-correlation-id"]
-    assert re.fullmatch(r"[0-9a-f]{32}", passed)
-    assert answer.field("X-Correlation-ID") == passed
+    (passed_id,) = api.headers()["x-correlation-id"]
+    assert re.fullmatch(r"[0-9a-f]{32}", passed_id)
+    assert answer.field("X-Correlation-ID") == passed_id
 
 
 def test_forwarding_fields_of_the_client_are_replaced(gateway: int, api: Upstream) -> None:
@@ -452,9 +452,9 @@ def test_every_field_that_the_api_reads_is_passed_on() -> None:
     sources = "".join(path.read_text() for path in (SERVICES / "orders/api").rglob("*.py"))
     read = set(re.findall(r'"HTTP_([A-Z_]+)"|"(CONTENT_TYPE)"', sources))
     configuration = (SERVICES / "gateway/nginx.conf").read_text()
-    passed = re.findall(r"proxy_set_header (\S+) [^\"]", configuration)
+    passed_fields = re.findall(r"proxy_set_header (\S+) [^\"]", configuration)
     assert {(name or other).replace("_", "-").lower() for name, other in read} <= {
-        name.lower() for name in passed
+        name.lower() for name in passed_fields
     }
 
 

@@ -120,7 +120,7 @@ class Serving:
         for (order_id,) in rows:
             load = {"id": order_id, "message_id": uuid.uuid4(), "consumer": "worker"}
             attempt = uuid.uuid4()
-            for before, after, step in (
+            for status_before, status_after, step in (
                 ("Pending", "Reserved", {"reservation": "held"}),
                 ("Reserved", "Charging", {"new_attempt": attempt}),
                 ("Charging", "Completed", {
@@ -129,7 +129,8 @@ class Serving:
             ):  # fmt: skip
                 [row] = run("load_work", load)
                 moved = run("advance_order", IDS | NOTHING | step | {
-                    "id": order_id, "version": row[VERSION], "from": before, "to": after,
+                    "id": order_id, "version": row[VERSION],
+                    "from": status_before, "to": status_after,
                     "actor": "worker", "consumer": "worker",
                 })  # fmt: skip
                 assert moved

@@ -115,8 +115,8 @@ def test_orders_are_known_by_their_ids_for_the_day_in_which_the_previous_release
             b" INNER JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum"
             b" WHERE d.adrelid = 'orders'::regclass AND a.attname = 'nonce'"
         ).fetchall()
-        later = default.replace("now()", "(now() + interval '25 hours')")
-        [(nonce,)] = connection.execute(f"SELECT {later}".encode()).fetchall()
+        default_later = default.replace("now()", "(now() + interval '25 hours')")
+        [(nonce,)] = connection.execute(f"SELECT {default_later}".encode()).fetchall()
     assert nonces == [(None,), (None,)]
     assert isinstance(nonce, uuid.UUID)
 

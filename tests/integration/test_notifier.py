@@ -457,13 +457,13 @@ def test_a_secret_is_rotated_without_a_webhook_that_is_not_believed(
     receiver.reset()
     rotated = new_secret()
     sender_before = NotificationSender(notifications, sending(notifications, receiver))
-    both = NotificationSender(
+    sender_of_both = NotificationSender(
         notifications, sending(notifications, receiver, secrets=(rotated, SECRET))
     )
     sender_after = NotificationSender(
         notifications, sending(notifications, receiver, secrets=(rotated,))
     )
-    for delivery in (sender_before, both):
+    for delivery in (sender_before, sender_of_both):
         delivery.handle(announced(pool))
     assert len(receiver.deliveries()) == 2
     with running("webhooks", free_port(), UPSTREAMS_WEBHOOK_SECRET=rotated) as changed:

@@ -71,9 +71,9 @@ def test_an_order_whose_turn_does_not_come_in_time_is_refused_unsent(
     ):
         holds_up = crowd.post(user, "one", productId=HELD)
         crowd.arrive(crowd.first, holds_up)
-        late = crowd.post(user, "one")
-        assert late.result().status_code == 503
-        assert late.result().headers["Retry-After"] == "1"
+        answer = crowd.post(user, "one")
+        assert answer.result().status_code == 503
+        assert answer.result().headers["Retry-After"] == "1"
         assert "waited too long for its turn" in api.log.read_text()
         assert stored(ready, [user]) == []
         crowd.let_go(HELD)

@@ -151,8 +151,8 @@ def test_requests_sent_ahead_are_answered_in_their_order(api: Api, crowd: Crowd)
     user = new_user()
     with socket.create_connection(("127.0.0.1", api.port)) as connection:
         connection.settimeout(60)
-        ahead = request("GET", "/openapi.json", "Connection: close")
-        connection.sendall(posted(order(user)) + ahead)
+        pipelined_request = request("GET", "/openapi.json", "Connection: close")
+        connection.sendall(posted(order(user)) + pipelined_request)
         crowd.arrive(crowd.first, crowd.first)
         crowd.lock.rollback()
         answers = read_all(connection)
@@ -172,8 +172,10 @@ def test_more_than_four_sets_are_refused_at_once(api: Api, crowd: Crowd) -> None
         status, headers, _ = read_answer(connection)
         assert (status, headers["retry-after"]) == (503, "1")
     crowd.lock.rollback()
-    waiting = [connection for connection in connections if connection not in refused_connections]
-    assert {read_answer(connection)[0] for connection in waiting} == {202}
+    open_connections = [
+        connection for connection in connections if connection not in refused_connections
+    ]
+    assert {read_answer(connection)[0] for connection in open_connections} == {202}
     for connection in connections:
         connection.close()
 
@@ -199,12 +201,12 @@ def test_a_process_that_stops_answers_who_waits(tmp_path: Path, database: Databa
 
 def test_a_set_stores_what_each_order_stores_by_itself(api: Api, database: Database) -> None:
     """One is stored by accept_order.sql, the two that come together by accept_orders.sql."""
-    alone = api.post(new_user(), "same-0")
+    single_answer = api.post(new_user(), "same-0")
     with crowded(api, database) as crowd:
         together = [crowd.post(new_user(), f"same-{number}") for number in (1, 2)]
         crowd.arrive(*together)
         crowd.lock.rollback()
-        answers = [alone, *(answer.result() for answer in together)]
+        answers = [single_answer, *(answer.result() for answer in together)]
     numbers = [answer.json()["orderId"] for answer in answers]
     query = b"""
         SELECT o.quantity, o.total, o.status, o.version, o.payment_method, o.product_id,

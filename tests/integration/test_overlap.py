@@ -20,8 +20,8 @@ from orders.telemetry import context
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("overlap"), worker_class="meinheld") as served:
-        yield served
+    with serving(tmp_path_factory.mktemp("overlap"), worker_class="meinheld") as api_server:
+        yield api_server
 
 
 def ask(server: Served, connections: ExitStack, query: str = "") -> socket.socket:

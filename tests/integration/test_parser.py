@@ -167,9 +167,11 @@ def test_methods_keep_their_names(echo: Running) -> None:
 
 @pytest.mark.parametrize("wait", ["turn", "byte", "second", "twice", "misuse"])
 def test_a_request_is_answered_later_while_others_are_served(echo: Running, wait: str) -> None:
-    ahead = b"GET /later/%b HTTP/1.1\r\n\r\nGET /next HTTP/1.1\r\nConnection: close\r\n\r\n"
+    pipelined_request = (
+        b"GET /later/%b HTTP/1.1\r\n\r\nGET /next HTTP/1.1\r\nConnection: close\r\n\r\n"
+    )
     with connected(echo) as connection:
-        connection.sendall(ahead % wait.encode())
+        connection.sendall(pipelined_request % wait.encode())
         assert statuses(send(echo, b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")) == [200]
         answer = read_all(connection)
     assert statuses(answer) == [200, 200]
@@ -185,9 +187,11 @@ def connected(server: Running) -> socket.socket:
 
 
 def test_a_request_that_fails_later_is_a_500_and_the_next_is_served(echo: Running) -> None:
-    both = b"GET /later/fails HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nConnection: close\r\n\r\n"
+    pipelined_requests = (
+        b"GET /later/fails HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nConnection: close\r\n\r\n"
+    )
     with connected(echo) as connection:
-        connection.sendall(both)
+        connection.sendall(pipelined_requests)
         assert statuses(read_all(connection)) in ([500], [500, 200])
     assert statuses(send(echo, b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")) == [200]
 

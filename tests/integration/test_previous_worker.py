@@ -118,8 +118,8 @@ def test_it_does_not_complete_an_order_that_was_cancelled_since_it_read_it(world
     assert not previous.advance(order_id, order, "Completed", **captured)
     order_reloaded = previous.load(order_id)
     assert order_reloaded[CANCEL_REQUESTED], "it reads the order anew, and knows this mark"
-    due = {"announces": "order.refund_due.v1", **captured}
-    assert previous.advance(order_id, order_reloaded, "Refunding", **due)
+    refund_due = {"announces": "order.refund_due.v1", **captured}
+    assert previous.advance(order_id, order_reloaded, "Refunding", **refund_due)
     world.handle(order_id, kind=events.REFUND_DUE)
     assert world.find(order_id).status is Status.REFUNDED
     assert world.stock(order_id) == ["released"]

@@ -228,8 +228,8 @@ def check_orders(race: Race) -> None:
         templates[order_id].add(template)
     for order_id, status in orders.items():
         assert (order_id in race.cancelled) == (status in {"Cancelled", "Refunded"}), order_id
-        also = {"order.completed.v1"} if status == "Refunded" else set()
-        assert {TOLD[status]} <= templates[order_id] <= {TOLD[status]} | also, order_id
+        further_types = {"order.completed.v1"} if status == "Refunded" else set()
+        assert {TOLD[status]} <= templates[order_id] <= {TOLD[status]} | further_types, order_id
 
 
 def check_totals(race: Race) -> None:

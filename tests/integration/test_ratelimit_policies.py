@@ -116,8 +116,8 @@ def test_what_another_policy_refuses_is_not_counted(
     for _ in range(9):
         rate_limiter.decide(principal, request=call(principal))
     rate_limiter.close()
-    fresh, looks = limiter(redis, policy("org", "500/day"), requests=2), count(1)
-    decision, _ = fresh.decide(f"{principal}'", request=call(principal))
+    fresh_limiter, looks = limiter(redis, policy("org", "500/day"), requests=2), count(1)
+    decision, _ = fresh_limiter.decide(f"{principal}'", request=call(principal))
     assert remaining(decision)["org"] == 500 - 2 - next(looks)
 
 

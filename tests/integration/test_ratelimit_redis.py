@@ -98,14 +98,14 @@ def test_the_window_slides(redis: Redis, principal: str) -> None:
     rate_limiter = limiter(redis, requests=40, window_s=1)
     rate_limiter.decide("somebody else")
     start_s = time.monotonic()
-    passed: list[float] = []
+    times_s: list[float] = []
     while time.monotonic() - start_s < 2.5:
         if rate_limiter.decide(principal)[0].allowed:
-            passed.append(time.monotonic() - start_s)  # or a little earlier
-    assert sum(t < 0.95 for t in passed) == 40
+            times_s.append(time.monotonic() - start_s)  # or a little earlier
+    assert sum(t < 0.95 for t in times_s) == 40
     for until in (1.01, 1.1, 1.25, 1.5, 1.75, 2.0):
-        assert sum(t <= until for t in passed) <= 40 + 40 * (until - 1) + 1
-    assert sum(1 < t <= 2 for t in passed) >= 30
+        assert sum(t <= until for t in times_s) <= 40 + 40 * (until - 1) + 1
+    assert sum(1 < t <= 2 for t in times_s) >= 30
 
 
 def test_the_clock_is_that_of_redis(redis: Redis, principal: str) -> None:
@@ -153,9 +153,9 @@ def test_without_redis_each_process_limits_alone(
     assert counted("fallback_allowed") == count_before[0] + 3
     assert counted("fallback_refused") == count_before[1] + 2
     time.sleep(0.25)
-    allowed = counted("allowed")
+    allowed_count = counted("allowed")
     assert rate_limiter.decide(f"{principal}0")[0].allowed
-    assert counted("allowed") == allowed + 1
+    assert counted("allowed") == allowed_count + 1
 
 
 def counted(decision: str) -> float:

@@ -127,9 +127,9 @@ def test_units_held_for_an_order_that_is_not_sold_are_found(
 
 
 def test_a_notification_that_was_not_sent_counts_when_it_is_overdue(shop: Shop) -> None:
-    late, young = shop.sold(notified=False), shop.sold(notified=False, age_s=600)
-    assert violations(shop) == [(late, "notification_missing")]
-    for order_id in (late, young):
+    overdue_order, young = shop.sold(notified=False), shop.sold(notified=False, age_s=600)
+    assert violations(shop) == [(overdue_order, "notification_missing")]
+    for order_id in (overdue_order, young):
         shop.run(
             "INSERT INTO notifications (order_id, template, message_id, claimed_until, sent_at)"
             " VALUES (%s, 'order.completed.v1', gen_random_uuid(), now(), now())",
@@ -203,10 +203,10 @@ def test_suspects_beyond_the_limit_are_left_to_the_next_run(shop: Shop) -> None:
     orders = [shop.order("Failed", reservation="none") for _ in range(3)]
     for order_id in orders:
         shop.capture(order_id)
-    few = {"ORDERS_RECONCILE_QUESTIONS": "2"}
-    first = msgspec.json.decode(shop.command("reconcile", "--json", **few)[1])
+    environ = {"ORDERS_RECONCILE_QUESTIONS": "2"}
+    first = msgspec.json.decode(shop.command("reconcile", "--json", **environ)[1])
     assert (len(first["violations"]), first["leftOver"]) == (2, 1)
-    second = msgspec.json.decode(shop.command("reconcile", "--json", **few)[1])
+    second = msgspec.json.decode(shop.command("reconcile", "--json", **environ)[1])
     assert [each["orderId"] for each in second["violations"]] == orders
 
 

@@ -126,8 +126,8 @@ def test_reconciliation_costs_little_beside_many_orders(
             assert report.judged == 0
             return report
 
-        everything = measured("everything", full=True)
-        assert everything.payments == ORDERS
+        full_run = measured("everything", full=True)
+        assert full_run.payments == ORDERS
         minute = INTERVAL_S * ORDERS // DAY_S
         admin.execute(
             "UPDATE reconciliation SET order_id = order_id - %s,"

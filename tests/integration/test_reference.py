@@ -190,7 +190,7 @@ def test_both_limit_at_the_same_request(apis: tuple[Api, Api]) -> None:
         statuses = [api.get(f"/api/orders/user/{user}") for _ in range(LIMIT + 1)]
         assert [reply.status_code for reply in statuses] == [200] * LIMIT + [429]
         remaining = [reply.headers["RateLimit"].split(";")[1] for reply in statuses]
-        assert remaining == [f"r={LIMIT - used}" for used in range(1, LIMIT + 1)] + ["r=0"]
+        assert remaining == [f"r={LIMIT - count}" for count in range(1, LIMIT + 1)] + ["r=0"]
         assert int(statuses[-1].headers["Retry-After"]) > 0
         assert statuses[-1].json()["error"] == "Rate limit exceeded. Please retry later."
 

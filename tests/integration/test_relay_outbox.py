@@ -124,8 +124,8 @@ def took(outbox: Outbox, whole_at_s: float) -> float:
 def test_what_commits_late_below_the_floor_is_still_taken(
     database: Database, writer: Session, outbox: Outbox
 ) -> None:
-    with psycopg.connect(database.url) as late:
-        late.execute(
+    with psycopg.connect(database.url) as session:
+        session.execute(
             "INSERT INTO outbox (aggregateid, type, payload) VALUES ('9', 'order.created.v1', '{}')"
         )
         add(writer)
@@ -135,6 +135,6 @@ def test_what_commits_late_below_the_floor_is_still_taken(
         outbox._floor._passed.append((time.monotonic() - 60, rows[0].seq))
         outbox._floor._whole_at_s = time.monotonic() + 1
         assert outbox.take(10, Selection()) == []
-        late.commit()
+        session.commit()
     assert outbox.take(10, Selection()) == []
     eventually(lambda: len(outbox.take(10, Selection())) == 1)

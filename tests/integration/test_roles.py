@@ -270,9 +270,9 @@ def test_the_page_has_the_matrix() -> None:
     assert processes == list(MAY)
     listed: dict[str, dict[str, str]] = {process: {} for process in processes}
     for table, rights in rows:
-        for process, right in zip(processes, rights.split("|"), strict=True):
-            if right.strip():
-                listed[process][table.strip("`")] = right.replace(" ", "")
+        for process, rights_of_process in zip(processes, rights.split("|"), strict=True):
+            if rights_of_process.strip():
+                listed[process][table.strip("`")] = rights_of_process.replace(" ", "")
     assert listed == MAY
 
 
@@ -429,9 +429,9 @@ def test_sequences_are_set_ahead_after_a_promotion(services: Services, process: 
         recorded = {"system": f"of {process}", "timeline": time.time_ns(), "skip": 10}
         assert session.execute(statement("record_promotion"), recorded).fetchall()
         advanced = session.execute(statement("advance_sequences"), {"skip": 10})
-        ahead: dict[str, int] = dict(advanced.fetchall())
+        sequences: dict[str, int] = dict(advanced.fetchall())
         session.execute(statement("set_relay_idle"), {"idle": True})
-    assert set(ahead) == {"operator_actions_id_seq", "orders_id_seq", "outbox_seq_seq"}
+    assert set(sequences) == {"operator_actions_id_seq", "orders_id_seq", "outbox_seq_seq"}
 
 
 def test_the_relay_leads_takes_and_deletes(services: Services) -> None:
@@ -459,9 +459,9 @@ def test_the_notifier_claims_and_settles(services: Services) -> None:
     services.run("UPDATE notifications SET next_at = now(), claimed_until = '-infinity'")
     notifications.claim_due(10)
     assert notifications.count().given_up == 0
-    late = services.world.order()
+    order = services.world.order()
     message = "00000000-0000-4000-8000-000000000000"
-    event = events.OrderEvent(late, 1, "Pending")
+    event = events.OrderEvent(order, 1, "Pending")
     assert notifications.queue(message, events.COMPLETED, event, ("test", ""))
 
 
@@ -482,7 +482,7 @@ def settle(shop: Shop) -> None:
     assert shop.reconcile()[0] == 2
     assert shop.reconcile("--full")[1] == [(4712, "charged_for_nothing"), (4712, "lost")]
     because = ("--because", "a test", "--as", "ada")
-    accepted = shop.command("reconcile", "--accept", "4712", *because)
+    answer = shop.command("reconcile", "--accept", "4712", *because)
     charging = shop.order("Charging", reservation="held")
     attempt = shop.attempt(charging, "unknown")
     resolved = shop.command("payments", "resolve", attempt, "--captured", "--yes", *because)
@@ -495,7 +495,7 @@ def settle(shop: Shop) -> None:
     )
     resent = shop.command("notifications", "resend", "--state", "given_up")
     reports = [shop.command(*words) for words in (("stuck",), ("trace", str(charging), "--json"))]
-    for code, _, err in (accepted, resolved, resent, *reports, shop.command("after-promotion")):
+    for code, _, err in (answer, resolved, resent, *reports, shop.command("after-promotion")):
         assert code == 0, err
 
 

@@ -90,9 +90,9 @@ class Servers(NamedTuple):
 
     def trust(self, *authorities: Authority) -> None:
         """Replace the bundle, as a kubelet does."""
-        fresh = self.bundle.with_suffix(".new")
-        fresh.write_bytes(b"".join(authority.bundle.read_bytes() for authority in authorities))
-        fresh.replace(self.bundle)
+        draft = self.bundle.with_suffix(".new")
+        draft.write_bytes(b"".join(authority.bundle.read_bytes() for authority in authorities))
+        draft.replace(self.bundle)
 
     def present(self, authority: Authority) -> None:
         """Give every server a certificate of another authority."""
@@ -105,13 +105,13 @@ class Servers(NamedTuple):
         Redis ends their connections itself, which they may have used for a command that it never
         read. A request needs its connection to PostgreSQL: only new processes make new ones.
         """
-        before = {name: front.accepted for name, front in self.fronts.items()}
+        counts_before = {name: front.accepted for name, front in self.fronts.items()}
         counts = {name: self.fronts[name].drop() for name in ("rabbitmq", "inventory", "payment")}
         with redis.Redis.from_url(self.redis_url, driver_info=None) as admin:
             counts["redis"] = admin.execute_command("CLIENT", "KILL", "USER", self.prefix)
         eventually(
             lambda: all(
-                self.fronts[name].accepted > before[name]
+                self.fronts[name].accepted > counts_before[name]
                 for name, number in counts.items()
                 if number
             ),

@@ -260,16 +260,16 @@ def test_an_order_whose_payment_hangs_does_not_hold_up_its_set(
 def test_a_customer_with_few_orders_does_not_wait_for_one_with_many(
     vhost: Vhost, broker: Broker, shop: Shop
 ) -> None:
-    many, few = shop.orders(50), shop.orders(3)
-    shop.payment.held.update(many)  # they have every connection of the sets
+    many_orders, few_orders = shop.orders(50), shop.orders(3)
+    shop.payment.held.update(many_orders)  # they have every connection of the sets
     with Shop(shop.pool, shop.inventory, shop.payment, PATIENT).working(vhost):
-        announce(broker, many, customer=1)
-        eventually(lambda: _charging(shop, many) == 50)
-        announce(broker, few, customer=2)
-        eventually(lambda: shop.settled(few) == 3)
-        assert shop.settled(many) == 0
+        announce(broker, many_orders, customer=1)
+        eventually(lambda: _charging(shop, many_orders) == 50)
+        announce(broker, few_orders, customer=2)
+        eventually(lambda: shop.settled(few_orders) == 3)
+        assert shop.settled(many_orders) == 0
         shop.payment.go_on.set()
-        eventually(lambda: shop.settled(many) == 50)
+        eventually(lambda: shop.settled(many_orders) == 50)
         broker.wait_for(QUEUE, 0)
 
 

@@ -119,16 +119,16 @@ class TestInventory:
         first = inventory.send("POST", "/reservations/k-1/release", {"orderId": 1})
         assert first[0] == 200
         assert inventory.send("POST", "/reservations/k-1/release", {"orderId": 1}) == first
-        status, late = inventory.send("PUT", "/reservations/k-1", {**ONE, "orderId": 1})
-        assert (status, late["status"], late["quantity"]) == (200, "released", 1)
+        status, answer_late = inventory.send("PUT", "/reservations/k-1", {**ONE, "orderId": 1})
+        assert (status, answer_late["status"], answer_late["quantity"]) == (200, "released", 1)
         assert inventory.send("GET", "/availability/5")[1]["available"] == 1_000_000
         [row] = inventory.ledger()
         assert (row["orderId"], row["status"], row["quantity"]) == (1, "released", 0)
 
     def test_committed_stock_is_returned_once(self, inventory: Control) -> None:
         inventory.send("PUT", "/reservations/1", ONE)
-        early = inventory.send("POST", "/reservations/1/return")
-        assert (early[0], early[1]["error"]) == (409, "not_committed")
+        answer_early = inventory.send("POST", "/reservations/1/return")
+        assert (answer_early[0], answer_early[1]["error"]) == (409, "not_committed")
         inventory.send("POST", "/reservations/1/commit")
         first = inventory.send("POST", "/reservations/1/return")
         assert (first[0], first[1]["status"]) == (200, "returned")

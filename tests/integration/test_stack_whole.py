@@ -101,12 +101,12 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Stack]]:
     folder.chmod(0o755)
     ordinary = unprivileged.prefix()
     user = ordinary if ordinary == unprivileged.IN_USER_NAMESPACE else ()
-    both = [make(folder / "one"), make(folder / "two", user, tls=True)]
+    stacks_made = [make(folder / "one"), make(folder / "two", user, tls=True)]
     try:
         with ThreadPoolExecutor() as threads:
-            yield list(threads.map(started, both))
+            yield list(threads.map(started, stacks_made))
     finally:
-        for stack in both:
+        for stack in stacks_made:
             stack.run("stop")
             stack.run("clean-state")
 

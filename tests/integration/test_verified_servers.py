@@ -123,8 +123,12 @@ def test_postgresql_is_shown_the_certificate_of_the_moment(
     pooler: TlsPooler, certificates: Certificates, tmp_path: Path
 ) -> None:
     files = Pair(tmp_path / "tls.crt", tmp_path / "tls.key")
-    ours, other = certificates.ours, certificates.other
-    pairs = (ours.client("first"), other.client("stranger"), ours.client("second"))
+    own_certificate, other = certificates.ours, certificates.other
+    pairs = (
+        own_certificate.client("first"),
+        other.client("stranger"),
+        own_certificate.client("second"),
+    )
     problems = []
     for pair in pairs:
         place(pair, files)
@@ -189,10 +193,10 @@ def problem_of(url: str) -> str | None:
 
 
 def test_rabbitmq_is_verified(rabbitmq: RabbitMQ, certificates: Certificates) -> None:
-    ours, other = certificates.ours.bundle, certificates.other.bundle
-    assert problem_of(amqp(rabbitmq, ours)) is None
+    own_certificate, other = certificates.ours.bundle, certificates.other.bundle
+    assert problem_of(amqp(rabbitmq, own_certificate)) is None
     assert verified.UNKNOWN_AUTHORITY in str(problem_of(amqp(rabbitmq, other)))
-    assert verified.OTHER_HOST in str(problem_of(amqp(rabbitmq, ours, host="127.0.0.1")))
+    assert verified.OTHER_HOST in str(problem_of(amqp(rabbitmq, own_certificate, host="127.0.0.1")))
 
 
 def test_rabbitmq_demands_a_certificate_of_the_client(

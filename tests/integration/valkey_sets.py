@@ -163,7 +163,7 @@ class Cluster(Set):
     def knows(self, nodes: int) -> bool:
         """Return whether every node that runs knows so many, and what each of them is."""
         lists = [self.command(port, "CLUSTER", "NODES") for port in (*self.primaries, self.replica)]
-        return all(known.count(b"\n") == nodes and b"handshake" not in known for known in lists)
+        return all(text.count(b"\n") == nodes and b"handshake" not in text for text in lists)
 
     def is_whole(self) -> bool:
         """Return whether all nodes say that the cluster works and the replica is in step."""

@@ -295,8 +295,8 @@ def _shims() -> Iterator[int]:
         if folder.name.isdigit():
             with contextlib.suppress(OSError):
                 words = (folder / "cmdline").read_bytes().split(b"\0")
-                ours = any(word.startswith(os.fsencode(STATE)) for word in words)
-                if b"containerd-shim" in words[0] and ours:
+                is_own = any(word.startswith(os.fsencode(STATE)) for word in words)
+                if b"containerd-shim" in words[0] and is_own:
                     yield int(folder.name)
 
 

@@ -167,7 +167,7 @@ def test_what_cannot_be_seen_is_said_to_be_unchecked_and_not_to_hold() -> None:
 
 def test_a_finding_shows_a_few_examples_and_counts_them_all() -> None:
     purchases = [purchase(number) for number in range(1, 101)]
-    [lost] = [finding for finding in check(Evidence(purchases, books())) if not finding.holds]
-    assert lost.broken == 100
-    assert lost.examples[0] == "order 1 was accepted but does not exist"
-    assert len(lost.examples) == 5
+    [violated] = [finding for finding in check(Evidence(purchases, books())) if not finding.holds]
+    assert violated.broken == 100
+    assert violated.examples[0] == "order 1 was accepted but does not exist"
+    assert len(violated.examples) == 5

@@ -80,12 +80,12 @@ def test_grafana_is_told_of_the_start_and_the_end_as_one_region() -> None:
         annotation = Annotation({"LOADTEST_GRAFANA_URL": url, "LOADTEST_GRAFANA_TOKEN": "secret"})
         annotation.begin("spike", "run-1")
         annotation.end("spike: passed")
-    [began, ended] = calls
-    assert began[:3] == ("POST", "/api/annotations", "Bearer secret")
-    assert began[3]["tags"] == ["loadtest", "spike"]
-    assert ended[:2] == ("PATCH", "/api/annotations/42")
-    assert ended[3]["timeEnd"] >= began[3]["time"]
-    assert ended[3]["text"] == "spike: passed"
+    [start_call, end_call] = calls
+    assert start_call[:3] == ("POST", "/api/annotations", "Bearer secret")
+    assert start_call[3]["tags"] == ["loadtest", "spike"]
+    assert end_call[:2] == ("PATCH", "/api/annotations/42")
+    assert end_call[3]["timeEnd"] >= start_call[3]["time"]
+    assert end_call[3]["text"] == "spike: passed"
 
 
 def test_grafana_is_told_the_end_of_a_run_that_could_not_be_run(tmp_path: Path) -> None:

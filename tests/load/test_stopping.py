@@ -41,5 +41,5 @@ def test_a_journey_that_has_begun_is_ended_by_nobody() -> None:
         [sys.executable, "-c", STOPPING],
         cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60,
     ).stdout  # fmt: skip
-    begun, ended = map(int, output.split())
-    assert begun == ended > 80
+    begun_count, ended_count = map(int, output.split())
+    assert begun_count == ended_count > 80

@@ -58,7 +58,7 @@ def test_what_is_no_address_is_refused(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scenario", "needed"),
+    ("scenario", "means"),
     [
         ("redis-down", "--by-hand"),
         ("payment-degraded", "LOADTEST_PAYMENT_URL"),
@@ -67,8 +67,8 @@ def test_what_is_no_address_is_refused(host: str) -> None:
         ("deep-pages", "LOADTEST_DATABASE_URL"),
     ],
 )
-def test_a_scenario_is_refused_where_its_means_are_missing(scenario: str, needed: str) -> None:
-    with pytest.raises(SetupFailed, match=needed):
+def test_a_scenario_is_refused_where_its_means_are_missing(scenario: str, means: str) -> None:
+    with pytest.raises(SetupFailed, match=means):
         refuse_what_cannot_be_done(catalogue.find(scenario), BARE, by_hand=False)
 
 

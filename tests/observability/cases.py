@@ -375,10 +375,10 @@ def _particular() -> Iterator[Case]:
     hour = 'slo="availability",window="1h"'
     fired = "OrderAvailabilityBudgetBurn"
     ok, failed = answers(200), answers(502)
-    few = {ok: steady(0), failed: "0x10 5x100"}
-    yield Case("five failures at night wake nobody", fired, few, False, "1h", hour)
-    over = {ok: "0+60x120", failed: "0+60x20 1200x100"}
-    yield Case("what is over wakes nobody", fired, over, False, "1h", hour)
+    few_events = {ok: steady(0), failed: "0x10 5x100"}
+    yield Case("five failures at night wake nobody", fired, few_events, False, "1h", hour)
+    series_over = {ok: "0+60x120", failed: "0+60x20 1200x100"}
+    yield Case("what is over wakes nobody", fired, series_over, False, "1h", hour)
     yield Case("a total failure of few wakes somebody", fired, {ok: steady(0), failed: steady(1)},
                True, "1h", hour)  # fmt: skip
     short = {ok: steady(6), failed: "0x30 60x90"}

@@ -64,8 +64,10 @@ def tests(cases: list[Case]) -> list[dict[str, Any]]:
     promtool makes a database for each test, which takes longer than the test.
     """
     mixed = [(f'namespace="case-{n}"', case) for n, case in enumerate(cases) if case.mixes]
-    alone = [("", case) for case in cases if not case.mixes]
-    return [_test(each) for each in ([mixed] if mixed else []) + [[single] for single in alone]]
+    single_cases = [("", case) for case in cases if not case.mixes]
+    return [
+        _test(each) for each in ([mixed] if mixed else []) + [[single] for single in single_cases]
+    ]
 
 
 def _test(cases: list[tuple[str, Case]]) -> dict[str, Any]:
@@ -128,8 +130,8 @@ def links(folder: Path, cases: list[Case]) -> dict[str, list[str]]:
     return by_alert
 
 
-def _run(place: Path, tests: list[dict[str, Any]], every_s: int, slo: str) -> str:
-    place.mkdir()
+def _run(folder: Path, tests: list[dict[str, Any]], every_s: int, slo: str) -> str:
+    folder.mkdir()
     groups = [*service_rules(Scope("orders"), Objectives(), every_s), *platform_rules(every_s)]
     for group in groups:
         group["rules"] = [rule for rule in group["rules"] if _slo(rule) == slo]
@@ -139,9 +141,9 @@ def _run(place: Path, tests: list[dict[str, Any]], every_s: int, slo: str) -> st
         "tests": tests,
     }
     # JSON is YAML, too.
-    (place / "rules.json").write_bytes(msgspec.json.encode({"groups": groups}))
-    (place / "tests.json").write_bytes(msgspec.json.encode(document))
-    process = run("test", "rules", str(place / "tests.json"))
+    (folder / "rules.json").write_bytes(msgspec.json.encode({"groups": groups}))
+    (folder / "tests.json").write_bytes(msgspec.json.encode(document))
+    process = run("test", "rules", str(folder / "tests.json"))
     return "" if process.returncode == 0 else process.stdout + process.stderr
 
 

@@ -31,8 +31,8 @@ HOOK, TOKEN = "whsec_MfKQ9r8GKYqrTwjU", "eyJhbGciOi.eyJzdWIiOi.c2lnbmF0dXJl"
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    [built] = binaries.build("collector")
-    return built
+    [program_file] = binaries.build("collector")
+    return program_file
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +152,9 @@ def test_about_a_tenth_of_the_others_is_kept(exported: Receiver) -> None:
 
 def test_no_secret_passes(exported: Receiver) -> None:
     [span] = exported.of(name(SECRETS))
-    everything = repr(span)
+    text = repr(span)
     for secret in (CARD, MAIL, HOOK, TOKEN, "payment.method"):
-        assert secret not in everything
+        assert secret not in text
     assert span.attributes["user.id"] == "7"
     assert masked_attributes(span) == {"http.route": "/cards/****", "url.path": "/users/****"}
 

@@ -95,9 +95,9 @@ def test_a_ticket_links_to_runbook_and_dashboard_where_kustomize_puts_the_templa
 
 def test_no_alert_of_one_cluster_service_or_queue_hides_those_of_another() -> None:
     config = read("alertmanager/alertmanager.yaml")
-    rules, whose = config["inhibit_rules"], {"cluster", "namespace", "service"}
-    assert all(whose <= set(rule["equal"]) for rule in rules)
-    assert whose <= set(config["route"]["group_by"])
+    rules, labels = config["inhibit_rules"], {"cluster", "namespace", "service"}
+    assert all(labels <= set(rule["equal"]) for rule in rules)
+    assert labels <= set(config["route"]["group_by"])
     [worker] = [rule for rule in rules if 'component="worker"' in rule["source_matchers"]]
     assert 'queue="order-processing"' in worker["target_matchers"]
 

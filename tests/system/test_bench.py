@@ -32,8 +32,8 @@ def test_the_bench_measures_its_subjects_and_leaves_nothing_but_its_report(tmp_p
     report = msgspec.json.decode(saved.read_bytes(), type=BenchReport)
     assert tuple(subject.name for subject in report.subjects) == SUBJECTS
     for subject in report.subjects:
-        for who in subject.samples:
-            assert subject.rate(who).median > 0, f"{subject.name}: {who}"
+        for subject_name in subject.samples:
+            assert subject.rate(subject_name).median > 0, f"{subject.name}: {subject_name}"
         for own_ratio, peer_values in subject.compared:
             assert f"{own_ratio} / {peer_values}" in process.stdout
     post = next(subject for subject in report.subjects if subject.name == "post")

@@ -131,17 +131,21 @@ def refunds_kept(record: TortureRecord, counter: Counter[str]) -> Iterator[Viola
     for mark, rows in record.rows.items():
         for row in rows:
             counter[LOOKED] += 1
-            got, least = paid_back[row.id], promised[row.id]
-            if got != row.refunded:
-                text = f"order {row.id} (m{mark}): {row.refunded} cents noted, {got} given back"
+            refunded, least = paid_back[row.id], promised[row.id]
+            if refunded != row.refunded:
+                text = (
+                    f"order {row.id} (m{mark}): {row.refunded} cents noted, {refunded} given back"
+                )
                 yield of_mark(record, mark, text)
-            elif row.status == "Refunded" and got != row.total_mark:
-                yield of_mark(record, mark, f"order {row.id} (m{mark}) is Refunded, but {got}")
-            elif row.status == "Completed" and not least <= got <= least + possible[row.id]:
-                text = f"order {row.id} (m{mark}): {least} cents promised, {got} given back"
+            elif row.status == "Refunded" and refunded != row.total_mark:
+                yield of_mark(record, mark, f"order {row.id} (m{mark}) is Refunded, but {refunded}")
+            elif row.status == "Completed" and not least <= refunded <= least + possible[row.id]:
+                text = f"order {row.id} (m{mark}): {least} cents promised, {refunded} given back"
                 yield of_mark(record, mark, text)
-            elif row.status not in PAID and got:
-                yield of_mark(record, mark, f"order {row.id} (m{mark}) is {row.status}, got {got}")
+            elif row.status not in PAID and refunded:
+                yield of_mark(
+                    record, mark, f"order {row.id} (m{mark}) is {row.status}, got {refunded}"
+                )
 
 
 def _asked(record: TortureRecord) -> tuple[Counter[int], Counter[int]]:
@@ -179,7 +183,7 @@ def lists_whole(record: TortureRecord, counter: Counter[str]) -> Iterator[Violat
             yield from _walked(pages, posts_by_client[client])
 
 
-def _walked(pages: Sequence[Entry], accepted: Sequence[Entry]) -> Iterator[Violation]:
+def _walked(pages: Sequence[Entry], posts: Sequence[Entry]) -> Iterator[Violation]:
     places = [(page, _place(item)) for page in pages for item in page.body]
     for (_, place_before), (page, place_after) in itertools.pairwise(places):
         if place_before <= place_after:
@@ -193,7 +197,7 @@ def _walked(pages: Sequence[Entry], accepted: Sequence[Entry]) -> Iterator[Viola
             return
     if pages[-1].link is None:
         listed = {order_id for _, (_, order_id) in places}
-        for entry in accepted:
+        for entry in posts:
             if entry.answered_s < pages[0].sent_s and entry.order_id not in listed:
                 yield of_entry(pages[-1], f"its whole list lacks order {entry.order_id}")
                 return

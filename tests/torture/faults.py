@@ -119,16 +119,16 @@ def _script(rules: Callable[[Planned], dict[str, float]]) -> "Begin":
 
 def _fill(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
     """Let a queue hold next to nothing, and take its consumers' time away."""
-    before: dict[str, Any] = {}
+    settings_before: dict[str, Any] = {}
 
     def lower(policy: str, rules: dict[str, Any]) -> dict[str, Any]:
         if not policy.endswith(f":{planned.target}"):
             return {}
-        before["max-length"] = rules["max-length"]
+        settings_before["max-length"] = rules["max-length"]
         return {"max-length": _FULL}
 
     def as_before(policy: str, _rules: dict[str, Any]) -> dict[str, Any]:
-        return before if policy.endswith(f":{planned.target}") else {}
+        return settings_before if policy.endswith(f":{planned.target}") else {}
 
     consumers = "notifier" if planned.target == "order-notifications" else "worker"
     frozen = [service.program for service in scene.rig.of_kind(consumers)]
@@ -281,10 +281,10 @@ class Conductor:
         self._threads.clear()
 
     def _do(self, planned: Planned) -> None:
-        with ExitStack() as held:
+        with ExitStack() as stack:
             names = touched(planned) | _NEEDED.get(planned.kind, frozenset())
             for name in sorted(names):  # in one order: no two faults wait for each other
-                held.enter_context(self._locks[name])
+                stack.enter_context(self._locks[name])
             self._carry_out(planned)
 
     def _carry_out(self, planned: Planned) -> None:

@@ -138,13 +138,13 @@ def _faults(chance: random.Random, length_s: float, sorts: Mapping[str, Sort]) -
 
 def _due(faults: Sequence[Planned], at_s: float, sorts: Mapping[str, Sort]) -> list[str]:
     """Name the kinds that did not come for as long as they may stay away."""
-    due: list[str] = []
+    due_times: list[str] = []
     for kind, sort in sorts.items():
         last_s = max((fault.at_s for fault in faults if fault.kind == kind), default=None)
         from_s = sort.first_s if last_s is None else last_s + sort.every_s
         if sort.every_s and at_s >= from_s:
-            due.append(kind)
-    return due
+            due_times.append(kind)
+    return due_times
 
 
 def _add(
@@ -224,8 +224,8 @@ _RECOVERY_S: Final = {
 
 
 def _meet(fault: Planned, other: Planned) -> bool:
-    apart = _ends_s(fault) < other.at_s or _ends_s(other) < fault.at_s
-    return not apart and bool(touched(fault) & touched(other))
+    do_not_overlap = _ends_s(fault) < other.at_s or _ends_s(other) < fault.at_s
+    return not do_not_overlap and bool(touched(fault) & touched(other))
 
 
 def _ends_s(fault: Planned) -> float:

@@ -176,8 +176,8 @@ def table(findings: Sequence[Finding]) -> str:
             f"| `{finding.mutant}` | {finding.after_s:.0f} | {by} | {finding.seed or ''} | "
             f"{finding.load} |"
         )
-    right = sum(finding.right for finding in findings)
-    return "\n".join([*rows, "", f"{right} of {len(findings)} as it should be"])
+    right_count = sum(finding.right for finding in findings)
+    return "\n".join([*rows, "", f"{right_count} of {len(findings)} as it should be"])
 
 
 def _without_checks(finding: Finding) -> str:

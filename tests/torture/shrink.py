@@ -67,9 +67,9 @@ def _candidates(faults: Sequence[Planned], parts: int) -> Iterator[list[Planned]
     """Yield each part by itself, then all but each part."""
     bounds = [len(faults) * number // parts for number in range(parts + 1)]
     slices = [slice(*pair) for pair in itertools.pairwise(bounds)]
-    yield from (list(faults[part]) for part in slices)
+    yield from (list(faults[indexes]) for indexes in slices)
     if parts > 2:
-        yield from ([*faults[: part.start], *faults[part.stop :]] for part in slices)
+        yield from ([*faults[: indexes.start], *faults[indexes.stop :]] for indexes in slices)
 
 
 def _cut_customers(best: list[Plan], fails: Fails) -> None:

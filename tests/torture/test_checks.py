@@ -231,8 +231,8 @@ def test_a_failpoint_at_which_no_process_ended_excuses_nothing() -> None:
     armed = Fault(kind="failpoint", subject="worker-1", began_s=99, ended_s=107, note="sent:exit")
     assert "visible" in broken(LATE, SOUND, [armed])
     assert "visible" not in broken(LATE, SOUND, [msgspec.structs.replace(armed, acted_s=101)])
-    later = msgspec.structs.replace(armed, began_s=104, ended_s=112, acted_s=111)
-    assert "visible" in broken(LATE, SOUND, [later])
+    later_fault = msgspec.structs.replace(armed, began_s=104, ended_s=112, acted_s=111)
+    assert "visible" in broken(LATE, SOUND, [later_fault])
 
 
 def test_what_a_process_waits_at_failpoints_excuses_as_much_and_no_more() -> None:
@@ -250,8 +250,8 @@ def test_what_a_process_waits_at_failpoints_excuses_as_much_and_no_more() -> Non
 
 def test_a_full_queue_shows_nothing_while_another_fault_takes_too_long() -> None:
     history, evidence, faults = VIOLATIONS["apart"]
-    late = Fault(kind="promote", subject="postgres", began_s=80, ended_s=99)
-    assert "apart" not in broken(history, evidence, [*faults, late])
+    late_fault = Fault(kind="promote", subject="postgres", began_s=80, ended_s=99)
+    assert "apart" not in broken(history, evidence, [*faults, late_fault])
 
 
 def test_an_ended_order_is_shown_old_only_where_the_writer_died() -> None:

@@ -18,12 +18,12 @@ def kinds(plan: Plan) -> set[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("places", [(5,), (0, 20), (3, 30, 31)])
 def test_only_the_needed_faults_and_clients_are_left(places: tuple[int, ...]) -> None:
-    needed = {
+    needed_faults = {
         (fault.kind, fault.target, fault.detail)
         for fault in (PLAN.faults[index] for index in places)
     }
-    small = shrink(PLAN, lambda plan: needed <= kinds(plan) and plan.customers >= 2)
-    assert kinds(small) == needed
+    small = shrink(PLAN, lambda plan: needed_faults <= kinds(plan) and plan.customers >= 2)
+    assert kinds(small) == needed_faults
     assert small.customers == 2
     assert small.length_s < PLAN.length_s
 

@@ -87,8 +87,12 @@ def test_a_key_is_replaced_without_a_cursor_that_is_refused() -> None:
     """While pods are replaced, each of two neighbouring steps meets the other's cursors."""
     steps = [OLD, f"{OLD} {NEW}", f"{NEW} {OLD}", NEW]
     position = Position(dt.datetime(2026, 1, 2, tzinfo=dt.UTC), 3)
-    for before, after in itertools.pairwise(map(keys, steps)):
-        for sender, receiver in [(before, before), (before, after), (after, before)]:
+    for key_before, key_after in itertools.pairwise(map(keys, steps)):
+        for sender, receiver in [
+            (key_before, key_before),
+            (key_before, key_after),
+            (key_after, key_before),
+        ]:
             assert unseal(seal(position, 4, sender[0]), 4, *receiver) == position
     with pytest.raises(InvalidCursor):
         unseal(seal(position, 4, keys(OLD)[0]), 4, *keys(NEW))

@@ -65,11 +65,11 @@ def test_the_saved_file_reads_back_as_what_it_was() -> None:
 
 def test_a_new_run_takes_the_place_of_the_last_one_in_the_document() -> None:
     document = f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n"
-    once = table.inserted(document, report())
-    assert once.startswith("before\n")
-    assert once.endswith("\nafter\n")
-    assert "old" not in once
-    assert table.inserted(once, report()) == once
+    text = table.inserted(document, report())
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    assert table.inserted(text, report()) == text
 
 
 def test_what_was_not_measured_is_said_in_the_document() -> None:

@@ -11,7 +11,10 @@ from loadtest.bench.results import BenchReport, Sample, Subject
 
 def subject(name: str, **samples: Sample) -> Subject:
     return Subject(
-        name=name, unit="", samples={who: [sample] for who, sample in samples.items()}, compared=[]
+        name=name,
+        unit="",
+        samples={process: [sample] for process, sample in samples.items()},
+        compared=[],
     )
 
 

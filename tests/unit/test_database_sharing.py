@@ -156,7 +156,7 @@ def test_each_of_many_callers_gets_the_answer_to_its_own_question() -> None:
         )
 
     with ThreadPoolExecutor(4) as threads:
-        right = [threads.submit(asking(begin)) for begin in (1, 101, 201, 301)]
-    assert all(future.result() for future in right)
+        futures = [threads.submit(asking(begin)) for begin in (1, 101, 201, 301)]
+    assert all(future.result() for future in futures)
     assert sum(map(len, server.sets)) + len(server.singles) >= 400
     assert all(len(members) > 1 for members in server.sets)

@@ -35,9 +35,9 @@ def test_hadolint_has_nothing_to_say(image: str) -> None:
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_what_an_image_installs_is_what_was_tested(image: str) -> None:
-    tested, part = pins("requirements.lock"), pins(f"{image}/requirements.lock")
-    assert part.keys() <= tested.keys()
-    assert all("--hash=sha256:" in entry for entry in part.values())
+    tested, pins_of_image = pins("requirements.lock"), pins(f"{image}/requirements.lock")
+    assert pins_of_image.keys() <= tested.keys()
+    assert all("--hash=sha256:" in entry for entry in pins_of_image.values())
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -67,10 +67,10 @@ def test_what_is_copied_is_given_to_the_build(image: str) -> None:
 
 def test_meinheld_is_compiled_as_it_is_here() -> None:
     assert "python -m meinheld_wheel services/requirements.lock wheels" in dockerfile("services")
-    here, image = (meinheld_wheel.entry(REPOSITORY / name) for name in (
+    entry_here, image = (meinheld_wheel.entry(REPOSITORY / name) for name in (
         "requirements.lock", "services/requirements.lock"
     ))  # fmt: skip
-    assert here == image
+    assert entry_here == image
 
 
 def test_both_images_have_the_same_bases() -> None:

@@ -58,7 +58,7 @@ def test_clients_that_cannot_import_the_service_know_the_same_ended_statuses() -
 
 
 def test_every_list_of_ended_or_open_statuses_in_sql_is_complete() -> None:
-    ended = 0
+    count = 0
     for path in sorted((Path(database.__file__).parent / "sql").glob("*.sql")):
         text = path.read_text()
         for match in re.finditer(r"status (?:NOT )?IN \(([^)]*)\)", text):
@@ -68,8 +68,8 @@ def test_every_list_of_ended_or_open_statuses_in_sql_is_complete() -> None:
             if text[: match.start()].splitlines()[-2].strip().startswith("WHEN o.status = 'Comp"):
                 listed.add(Status.COMPLETED)  # the arm before this one
             assert listed in (TERMINAL, ACTIVE), (path.name, listed)
-            ended += listed == TERMINAL
-    assert ended >= 7, "the lists are written in another way: the search above must find them"
+            count += listed == TERMINAL
+    assert count >= 7, "the lists are written in another way: the search above must find them"
 
 
 def test_the_database_accepts_every_status_and_no_other() -> None:
@@ -113,6 +113,6 @@ def test_every_end_is_announced(events: list[tuple[Event, bool]]) -> None:
         change = transition(status, event, cancel_requested=cancelled)
         if change is None:
             continue
-        ends, status = change.to is not status, change.to
-        if ends and status in TERMINAL:
+        is_end, status = change.to is not status, change.to
+        if is_end and status in TERMINAL:
             assert change.announces == f"order.{status.lower()}.v1"

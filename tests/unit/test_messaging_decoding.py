@@ -142,17 +142,17 @@ def test_a_broken_table_leaves_the_other_properties(name: str) -> None:
 
 
 def test_what_pika_reads_is_read_alike() -> None:
-    ours = BasicProperties(
+    own_properties = BasicProperties(
         content_type="application/json", content_encoding="utf-8", delivery_mode=2, priority=1,
         correlation_id="c", reply_to="r", expiration="1", message_id="m", timestamp=5, type="t",
         user_id="u", app_id="a", cluster_id="k",
         headers={"n": 1, "big": 2**40, "text": "é", "raw": b"\xff", "none": None, "yes": True,
                  "at": NOW, "list": [1, "a", {"b": 2}], "table": {"c": [None]}},
     )  # fmt: skip
-    encoded = frame(b"".join(ours.encode()))
-    _, theirs = pika.frame.decode_frame(encoded)
+    encoded = frame(b"".join(own_properties.encode()))
+    _, pika_properties = pika.frame.decode_frame(encoded)
     _, read = decoding.read_frame(encoded)
-    assert vars(read.properties) == vars(theirs.properties)  # type: ignore[union-attr]
+    assert vars(read.properties) == vars(pika_properties.properties)  # type: ignore[union-attr]
 
 
 def test_an_incomplete_frame_is_waited_for_and_others_are_left_to_pika() -> None:

@@ -268,10 +268,10 @@ class Shop:
         for _ in range(seconds * 100):
             self.clock.now_s += 0.01
             self._tick += 1
-            done = [end for end in self.under_way if end[0] <= self.clock.now_s]
+            past_ends = [end for end in self.under_way if end[0] <= self.clock.now_s]
             self.under_way = [end for end in self.under_way if end[0] > self.clock.now_s]
-            self.turns.take([ended(number, at_s=end_s) for end_s, number, _ in done])
-            self.crowd += sum(not few for _, _, few in done)
+            self.turns.take([ended(number, at_s=end_s) for end_s, number, _ in past_ends])
+            self.crowd += sum(not few for _, _, few in past_ends)
             if self._tick % 5 == 0:
                 customer = 100 + self._tick // 5 % 20
                 placed = row(next(self._numbers), customer, at_s=self.clock.now_s)

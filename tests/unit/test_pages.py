@@ -80,8 +80,8 @@ def test_tests_that_pages_name_exist() -> None:
         for name in re.findall(r"\b(test_\w+(?!\w|\.py\b)…?)", page.read_text())
     }
     assert len(named) > 50
-    known = tests | beginnings
-    assert [name for name in named if name[1] not in known] == []
+    names = tests | beginnings
+    assert [name for name in named if name[1] not in names] == []
 
 
 def test_contributing_lists_every_folder_of_tests() -> None:

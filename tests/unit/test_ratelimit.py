@@ -63,20 +63,20 @@ def test_without_redis_this_process_limits_alone_and_counts_it() -> None:
     assert [d.allowed for d in results] == [True] * 5 + [False] * 2
     assert [d.remaining for d in results] == [4, 3, 2, 1, 0, 0, 0]
     assert rate_limiter.decide("somebody else")[0].allowed
-    after = decisions("fallback_allowed"), decisions("fallback_refused")
-    assert (after[0] - count_before[0], after[1] - count_before[1]) == (6, 2)
+    count_after = decisions("fallback_allowed"), decisions("fallback_refused")
+    assert (count_after[0] - count_before[0], count_after[1] - count_before[1]) == (6, 2)
 
 
 def test_threads_do_not_count_here_at_once() -> None:
     """Else one of them starts a timer of `limits` that another has started, and is answered 500."""
     rate_limiter = limiter()
-    both, met = threading.Barrier(2), []
+    barrier, meetings = threading.Barrier(2), []
 
     class Timer:
         def is_alive(self) -> bool:
             with contextlib.suppress(threading.BrokenBarrierError):
-                both.wait(0.5)
-                met.append(True)
+                barrier.wait(0.5)
+                meetings.append(True)
             return True
 
     storage: Any = rate_limiter._default._local.storage
@@ -85,7 +85,7 @@ def test_threads_do_not_count_here_at_once() -> None:
     with ThreadPoolExecutor(2) as threads:
         decided = list(threads.map(rate_limiter.decide, ["somebody", "somebody else"]))
     assert [decision.allowed for decision, _ in decided] == [True, True]
-    assert not met
+    assert not meetings
 
 
 def test_every_answer_says_the_policy_and_what_is_left() -> None:

@@ -121,7 +121,7 @@ def test_an_error_says_what_to_write_and_not_by_which_pattern_it_was_held() -> N
 
 def _faults() -> Iterator[tuple[str, str]]:
     """Yield each variable that a space in it is wrong for, with what is said then and if unset."""
-    needed = {
+    required_settings = {
         setting.name: value
         for setting in settings.describe()
         if setting.default == "(required)"
@@ -131,8 +131,8 @@ def _faults() -> Iterator[tuple[str, str]]:
         for field in group.__struct_fields__:
             name = settings.variable(group, field)
             for environ in (
-                needed | {name: "a b{"},
-                {k: v for k, v in needed.items() if k != name},
+                required_settings | {name: "a b{"},
+                {k: v for k, v in required_settings.items() if k != name},
             ):
                 try:
                     settings.load(group, environ)
@@ -146,12 +146,12 @@ _GOOD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("between", [" ", "\n", " \n "])
-def test_two_secrets_of_webhooks_are_separated_by_space(between: str) -> None:
+@pytest.mark.parametrize("separator", [" ", "\n", " \n "])
+def test_two_secrets_of_webhooks_are_separated_by_space(separator: str) -> None:
     old, new = "whsec_" + "A" * 24, "whsec_" + "B" * 26 + "=="
     environ = {
         "ORDERS_NOTIFICATION_URL": "http://h/",
-        "ORDERS_NOTIFICATION_SECRET": f"{new}{between}{old}\n",
+        "ORDERS_NOTIFICATION_SECRET": f"{new}{separator}{old}\n",
     }
     assert settings.load(settings.NotificationSettings, environ).secrets == (new, old)
 

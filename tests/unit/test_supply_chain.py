@@ -60,10 +60,10 @@ ACCEPTED = (
 def test_every_package_of_an_image_has_a_licence_that_may_be_shipped(image: str) -> None:
     names = [pin.name for pin in pins(REPOSITORY / image / "requirements.lock")]
     assert len(names) > 10
-    refused = {
+    licences = {
         name: text
         for name in names
         if not any(word in (text := licence(name)) for word in ACCEPTED)
         and text != "not installed here"
     }
-    assert refused == {}
+    assert licences == {}

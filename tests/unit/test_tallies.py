@@ -15,16 +15,16 @@ def total() -> float:
 
 
 def test_a_counter_has_what_was_counted_when_it_is_collected() -> None:
-    tally, before = Tally(DB_ROUTE.labels(**LABELS)), total()
-    assert total() == before
+    tally, count_before = Tally(DB_ROUTE.labels(**LABELS)), total()
+    assert total() == count_before
     for counted in range(1, 4):
         tally.inc()
-        assert total() == before + counted
-    assert total() == before + 3
+        assert total() == count_before + counted
+    assert total() == count_before + 3
 
 
 def test_threads_that_count_while_others_flush_lose_nothing() -> None:
-    tally, before = Tally(DB_ROUTE.labels(**LABELS)), total()
+    tally, count_before = Tally(DB_ROUTE.labels(**LABELS)), total()
     start, counting = threading.Barrier(6), threading.Event()
 
     def count() -> None:
@@ -46,7 +46,7 @@ def test_threads_that_count_while_others_flush_lose_nothing() -> None:
     counting.set()
     for thread in flushers:
         thread.join()
-    assert total() == before + 200_000
+    assert total() == count_before + 200_000
 
 
 @pytest.mark.parametrize("durations", [[], [0.003], [0.0, 0.005, 0.0050001, 0.3, 0.3, 1e9]])

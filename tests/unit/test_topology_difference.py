@@ -36,8 +36,8 @@ def compared(lists: Listings) -> Changes:
 
 
 def binding(source: str, destination: str, key: str, **more: str) -> dict[str, Any]:
-    place = {"source": source, "destination": destination, "destination_type": "queue"}
-    return {**place, "routing_key": key, "properties_key": key.replace("#", "%23"), **more}
+    arguments = {"source": source, "destination": destination, "destination_type": "queue"}
+    return {**arguments, "routing_key": key, "properties_key": key.replace("#", "%23"), **more}
 
 
 def test_an_empty_broker_gets_everything() -> None:
@@ -221,12 +221,13 @@ def test_an_operator_policy_that_takes_nothing_away_is_fine(
 
 
 def test_of_several_operator_policies_the_one_that_ranks_first_counts() -> None:
-    every = {"pattern": ".*", "definition": {"max-length": 10}, "apply-to": "all"}
+    policy_of_all = {"pattern": ".*", "definition": {"max-length": 10}, "apply-to": "all"}
     lists = {
         **listings(),
         "operator_policies": [
-            every | {"name": "low", "priority": 1},
-            every | {"name": "high", "priority": 2, "definition": {"max-length": 10_000_000}},
+            policy_of_all | {"name": "low", "priority": 1},
+            policy_of_all
+            | {"name": "high", "priority": 2, "definition": {"max-length": 10_000_000}},
         ],
     }
     assert compared(lists).limits == ()

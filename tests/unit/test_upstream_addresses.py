@@ -40,7 +40,7 @@ def test_metadata_and_special_addresses_are_not_private_ones(address: str) -> No
 
 def test_a_network_that_is_named_is_allowed_and_no_other() -> None:
     named = [ipaddress.ip_network(text) for text in ("10.1.0.0/16", "169.254.1.0/24", "fd12::/16")]
-    allowed = AllowedAddresses(networks=named)
-    assert all(map(allowed.admit, ("10.1.2.3", "::ffff:10.1.2.3", "169.254.1.1", "fd12::1")))
-    refused = ("10.2.0.1", "127.0.0.1", "169.254.169.254", "fd13::1", "::1")
-    assert not any(map(allowed.admit, refused))
+    addresses = AllowedAddresses(networks=named)
+    assert all(map(addresses.admit, ("10.1.2.3", "::ffff:10.1.2.3", "169.254.1.1", "fd12::1")))
+    refused_addresses = ("10.2.0.1", "127.0.0.1", "169.254.169.254", "fd13::1", "::1")
+    assert not any(map(addresses.admit, refused_addresses))

@@ -57,8 +57,8 @@ TRAILER = st.sampled_from([b""] * 8 + [b"X: y\r\n", b"Content-Length: 9\r\n", b"
 def chunks(draw: st.DrawFn) -> bytes:
     """Draw a body in chunks, by RFC 9112 §7.1 and not quite."""
     coded = b""
-    for part in draw(st.lists(st.binary(min_size=1, max_size=20), max_size=3)):
-        exact = f"{len(part):x}"
+    for chunk in draw(st.lists(st.binary(min_size=1, max_size=20), max_size=3)):
+        exact = f"{len(chunk):x}"
         size = draw(
             st.sampled_from(
                 [exact] * 8
@@ -66,7 +66,7 @@ def chunks(draw: st.DrawFn) -> bytes:
                    f"{exact}_0", "", "g"]
             )
         )  # fmt: skip
-        coded += size.encode() + draw(EXTENSION) + draw(END) + part + draw(END)
+        coded += size.encode() + draw(EXTENSION) + draw(END) + chunk + draw(END)
     return coded + b"0" + draw(EXTENSION) + draw(END) + draw(TRAILER) + draw(END)
 
 
@@ -122,12 +122,16 @@ def understood(contents: bytes) -> Answer | None:
 @example(b"HTTP/1.1 200 OK\r\nX\x00\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n")
 @given(received())
 def test_what_is_taken_is_what_a_full_client_takes(contents: bytes) -> None:
-    ours = understood(contents)
-    if ours is None:
+    own_value = understood(contents)
+    if own_value is None:
         return
     status, body, retry_after, stays_open = full_client(contents)
-    assert (ours.status, ours.body, ours.retry_after) == (status, body, retry_after.strip(" \t"))
-    assert stays_open or not ours.kept, "the server closes this connection"
+    assert (own_value.status, own_value.body, own_value.retry_after) == (
+        status,
+        body,
+        retry_after.strip(" \t"),
+    )
+    assert stays_open or not own_value.kept, "the server closes this connection"
 
 
 @settings(max_examples=EXAMPLES, deadline=None)

@@ -19,15 +19,15 @@ def test_nothing_in_hand_is_no_silence() -> None:
 
 
 def test_the_slowest_thread_counts_and_a_step_is_its_own() -> None:
-    watch, hold, held = Watch("work"), threading.Event(), threading.Event()
+    watch, hold, hold_taken = Watch("work"), threading.Event(), threading.Event()
 
     def hang() -> None:
-        held.set()
+        hold_taken.set()
         hold.wait(60)
 
     thread = threading.Thread(target=watch.watching(hang))
     thread.start()
-    held.wait(60)
+    hold_taken.wait(60)
     with watch.in_hand():
         time.sleep(0.05)
         step()

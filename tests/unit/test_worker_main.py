@@ -15,8 +15,8 @@ from orders.worker.main import longest_call_s, wide_enough
 def test_every_handler_thread_and_every_order_with_priority_may_call_an_upstream(
     prefetch: int, set_size: int, wide: int
 ) -> None:
-    mine = WorkerSettings(prefetch=prefetch, set_size=set_size)
-    assert wide_enough(UpstreamPolicy(), mine).concurrency == wide
+    settings = WorkerSettings(prefetch=prefetch, set_size=set_size)
+    assert wide_enough(UpstreamPolicy(), settings).concurrency == wide
 
 
 @pytest.mark.parametrize(("set_size", "in_hand"), [(1, 10), (50, 110)])

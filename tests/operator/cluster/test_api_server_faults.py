@@ -60,7 +60,7 @@ def proxy(own_plane: ControlPlane) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture(scope="module")
-def behind(
+def operator_behind_proxy(
     proxy: FaultProxy,
     own_plane: ControlPlane,
     account_token: Callable[[], str],
@@ -111,7 +111,7 @@ def _readyz(api: Api, operator: Any) -> str:
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-@pytest.mark.usefixtures("behind", "nodes")
+@pytest.mark.usefixtures("operator_behind_proxy", "nodes")
 def test_a_fault_of_every_write_changes_nothing_about_the_end(
     api: Api, proxy: FaultProxy, namespace: str, example: Example, is_ready: Ready, fault: Fault
 ) -> None:
@@ -129,7 +129,12 @@ def test_a_fault_of_every_write_changes_nothing_about_the_end(
 
 @pytest.fixture
 def settled(
-    api: Api, namespace: str, example: Example, nodes: Nodes, is_ready: Ready, behind: Any
+    api: Api,
+    namespace: str,
+    example: Example,
+    nodes: Nodes,
+    is_ready: Ready,
+    operator_behind_proxy: Any,
 ) -> str:
     """Give a namespace with a resource that is ready, and an operator that follows it.
 
@@ -139,7 +144,7 @@ def settled(
     api.apply(example(), namespace)
     api.wait(lambda: is_ready("minimal"))
     api.wait(lambda: api.list("apps/v1", "controllerrevisions", namespace))
-    api.wait(lambda: _operator_ready(api, behind))
+    api.wait(lambda: _operator_ready(api, operator_behind_proxy))
     return namespace
 
 
@@ -174,16 +179,16 @@ def test_a_watch_that_goes_silent_is_replaced(api: Api, proxy: FaultProxy, settl
 
 
 def test_an_api_server_that_goes_silent_is_told_by_readyz_and_outlived(
-    api: Api, proxy: FaultProxy, settled: str, behind: Any
+    api: Api, proxy: FaultProxy, settled: str, operator_behind_proxy: Any
 ) -> None:
-    pid = behind.process.pid
+    pid = operator_behind_proxy.process.pid
     with proxy.with_fault(lambda _: Hang()):
         back = _comes_back(api, settled)
-        api.wait(lambda: not _operator_ready(api, behind))
+        api.wait(lambda: not _operator_ready(api, operator_behind_proxy))
     api.wait(back)
-    api.wait(lambda: _operator_ready(api, behind))
-    assert behind.process.poll() is None
-    assert behind.process.pid == pid
+    api.wait(lambda: _operator_ready(api, operator_behind_proxy))
+    assert operator_behind_proxy.process.poll() is None
+    assert operator_behind_proxy.process.pid == pid
 
 
 def test_a_deletion_that_no_watch_tells_leaves_no_ghost(
@@ -239,7 +244,7 @@ def _lease(api: Api) -> Object:
 def test_a_leader_renews_its_lease_while_it_still_lists_and_outlives_a_fault_at_its_take_over(
     api: Api, proxy: FaultProxy, leader: Callable[..., Any]
 ) -> None:
-    leading, refused = threading.Event(), threading.Event()
+    leading, refusal = threading.Event(), threading.Event()
 
     def slow(request: Request) -> Fault | None:
         if request.path.endswith("/configmaps") and not request.is_watch:
@@ -247,7 +252,7 @@ def test_a_leader_renews_its_lease_while_it_still_lists_and_outlives_a_fault_at_
         if "leases" in request.path and request.is_write:
             leading.set()
         if "apiservices" in request.path and leading.is_set():
-            refused.set()
+            refusal.set()
             return Refuse(500)
         return None
 
@@ -256,7 +261,7 @@ def test_a_leader_renews_its_lease_while_it_still_lists_and_outlives_a_fault_at_
         api.wait(lambda: _lease(api))
         first = _lease(api)["renewTime"]
         api.wait(lambda: _lease(api)["renewTime"] > first, within_s=12)
-        assert refused.is_set()
+        assert refusal.is_set()
         assert operator.process.poll() is None
     api.wait(lambda: _operator_ready(api, operator))
     operator.stop()

@@ -222,14 +222,14 @@ def _drifts(rabbit: Rabbit, inside: str) -> dict[str, Drift]:
     queue, policy = f"queues/{inside}/order-notifications", f"policies/{inside}/orders:queue"
     policy = f"{policy}:order-notifications"
     bindings = f"bindings/{inside}/e/orders/q/order-processing"
-    before, bound = rabbit.call("GET", policy), rabbit.call("GET", bindings)
-    weaker = before | {"definition": before["definition"] | {"delivery-limit": 1}}
+    policy_before, bound = rabbit.call("GET", policy), rabbit.call("GET", bindings)
+    weaker = policy_before | {"definition": policy_before["definition"] | {"delivery-limit": 1}}
     unbound = quote(bound[0]["properties_key"], safe="")
     return {
         "queue_deleted": (lambda: rabbit.call("DELETE", queue), lambda: rabbit.has(queue)),
         "policy_changed": (
             lambda: rabbit.call("PUT", policy, json=weaker),
-            lambda: bool(rabbit.call("GET", policy)["definition"] == before["definition"]),
+            lambda: bool(rabbit.call("GET", policy)["definition"] == policy_before["definition"]),
         ),
         "binding_gone": (
             lambda: rabbit.call("DELETE", f"{bindings}/{unbound}"),
@@ -471,9 +471,9 @@ def test_a_stray_binding_goes_and_a_stronger_policy_is_told(
     with_broker()
     api.wait(lambda: _in_place(api, namespace))
     inside = quote(vhost, safe="")
-    between = f"bindings/{inside}/e/orders/q/order-processing"
-    rabbit.call("POST", between, json={"routing_key": "order.completed.v1"})
-    api.wait(lambda: len(rabbit.call("GET", between)) == 4)
+    binding_path = f"bindings/{inside}/e/orders/q/order-processing"
+    rabbit.call("POST", binding_path, json={"routing_key": "order.completed.v1"})
+    api.wait(lambda: len(rabbit.call("GET", binding_path)) == 4)
     stronger = {"pattern": ".*", "definition": {"max-length": 5}, "priority": 50}
     rabbit.call("PUT", f"policies/{inside}/all", json=stronger)
     api.wait(lambda: _topology(api, namespace) == ("False", "PolicyShadowed"))

@@ -29,10 +29,10 @@ def test_a_cluster_comes_up_once_answers_and_leaves_nothing(tmp_path: Path) -> N
             check=False,
         )
 
-    up = do("up")
+    start = do("up")
     try:
-        assert up.returncode == 0, up.stderr
-        kubeconfig = up.stdout.strip().rpartition("=")[2]
+        assert start.returncode == 0, start.stderr
+        kubeconfig = start.stdout.strip().rpartition("=")[2]
         cluster = ExistingCluster(Path(kubeconfig))
         with cluster.session() as session:
             assert session.get(f"{cluster.url}/readyz", timeout=30).text == "ok"
@@ -40,8 +40,8 @@ def test_a_cluster_comes_up_once_answers_and_leaves_nothing(tmp_path: Path) -> N
         report = do("up")
         assert (report.returncode, "already up" in report.stderr) == (1, True)
     finally:
-        down = do("down")
-    assert down.returncode == 0, down.stderr
+        stop = do("down")
+    assert stop.returncode == 0, stop.stderr
     assert not state.exists()
     assert not [process for process in psutil.process_iter(["cmdline"]) if _is_in(state, process)]
 

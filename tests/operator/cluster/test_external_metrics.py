@@ -353,13 +353,13 @@ def served_certificate(port: int) -> str:
 def test_a_deleted_certificate_is_replaced_and_no_request_fails(
     scaled_shop: Shop, ports: list[int]
 ) -> None:
-    before = served_certificate(ports[0])
+    certificate_before = served_certificate(ports[0])
     scaled_shop.api.delete("v1", "secrets", HOME, f"{NAME}-tls")
     answers: list[int | None] = []
 
     def replaced() -> bool:
         answers.append(scaled_shop.depth())
-        return served_certificate(ports[0]) != before
+        return served_certificate(ports[0]) != certificate_before
 
     scaled_shop.api.wait(replaced)
     end = time.monotonic() + 3
@@ -420,9 +420,9 @@ def keda(api: Api) -> Iterator[None]:
 
 def definition(kind: str, plural: str) -> Object:
     """Return a kind that may have any content."""
-    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    any_object = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     version = {"name": "v1alpha1", "served": True, "storage": True}
-    version |= {"schema": {"openAPIV3Schema": anything}, "subresources": {"status": {}}}
+    version |= {"schema": {"openAPIV3Schema": any_object}, "subresources": {"status": {}}}
     names = {"kind": kind, "plural": plural, "singular": kind.lower(), "listKind": f"{kind}List"}
     spec = {"group": "keda.sh", "scope": "Namespaced", "names": names, "versions": [version]}
     return {
@@ -535,8 +535,8 @@ def adapter(api: Api, tmp_path: Path) -> Iterator[Adapter]:
     api.wait(lambda: not registered(api))
     api.apply(service("adapter", "localhost"), HOME)
     with Adapter(tmp_path) as adapter:
-        theirs = address.ServiceAddress(HOME, "adapter", adapter.port)
-        api.apply(registration.api_service(theirs, adapter.pair.authorities))
+        adapter_address = address.ServiceAddress(HOME, "adapter", adapter.port)
+        api.apply(registration.api_service(adapter_address, adapter.pair.authorities))
         yield adapter
         if registered(api) and holds(api) == "adapter":
             api.delete(*API_SERVICES, "", registration.NAME)

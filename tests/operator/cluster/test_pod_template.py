@@ -155,8 +155,10 @@ def test_a_template_is_made_and_then_left_alone_and_a_wrong_one_rolls_nothing_ou
         _have_it_looked_at(api, namespace, counters, number)
     assert _applied(operator, namespace) == applied
 
-    broken = TEMPLATE | {"volumeMounts": [{"name": "no-such-volume", "mountPath": "/data"}]}
-    sections = SECTIONS | {"relay": {"podTemplate": broken}}
+    broken_template = TEMPLATE | {
+        "volumeMounts": [{"name": "no-such-volume", "mountPath": "/data"}]
+    }
+    sections = SECTIONS | {"relay": {"podTemplate": broken_template}}
     api.apply(
         example(podTemplate=TEMPLATE, image="registry.example/orders:2.0.0", **sections), namespace
     )

@@ -316,9 +316,9 @@ def _wait_until_steady(api: Api, read: Callable[[], Any], for_s: float = 2.0) ->
     """Wait until a value stays the same for a while: no two writers change it in turn."""
 
     def is_steady() -> bool:
-        before = read()
+        value_before = read()
         time.sleep(for_s)
-        return bool(read() == before)
+        return bool(read() == value_before)
 
     api.wait(is_steady)
 
@@ -390,17 +390,17 @@ def test_an_autoscaler_keeps_the_replicas_it_found(api: Api, example: Example, r
 
 def test_an_autoscaler_goes_on_from_no_pods(api: Api, example: Example, ready: str) -> None:
     """One that finds 0 takes itself for switched off, for ever."""
-    none = {"replicas": 0}
-    api.apply(example(api=none), ready)
+    no_pods = {"replicas": 0}
+    api.apply(example(api=no_pods), ready)
     api.wait(lambda: _deployment(api, ready, "api")["spec"]["replicas"] == 0)
     scaling = {"minReplicas": 2, "maxReplicas": 6}
-    api.apply(example(api=none | {"autoscaling": scaling}), ready)
+    api.apply(example(api=no_pods | {"autoscaling": scaling}), ready)
     api.wait(lambda: _deployment(api, ready, "api")["spec"]["replicas"] == 2)
 
     # But what a person sets to 0 is switched off on purpose, and stays so whatever is rolled out.
-    api.patch(api.path("apps/v1", "deployments", ready, "minimal-api"), {"spec": none})
+    api.patch(api.path("apps/v1", "deployments", ready, "minimal-api"), {"spec": no_pods})
     image = "registry.example/orders:2.0.0"
-    api.apply(example(api=none | {"autoscaling": scaling}, image=image), ready)
+    api.apply(example(api=no_pods | {"autoscaling": scaling}, image=image), ready)
     api.wait(lambda: condition(api, ready, "MigrationsComplete")["status"] == "True")
 
     def rolled_out() -> bool:

@@ -221,8 +221,8 @@ def test_every_right_is_used_and_none_is_missing(
     try:
         api.wait(lambda: granted() - NOT_ASKED_FOR_HERE.keys() <= audit.used(), within_s=240)
     except TimeoutError:
-        unused = granted() - NOT_ASKED_FOR_HERE.keys() - audit.used()
-        pytest.fail(f"granted and never used: {sorted(unused)}")
+        unused_rights = granted() - NOT_ASKED_FOR_HERE.keys() - audit.used()
+        pytest.fail(f"granted and never used: {sorted(unused_rights)}")
     finally:
         operator.stop()
     assert audit.denied() == set()

@@ -75,8 +75,8 @@ def test_the_second_gives_way_says_so_and_takes_over_when_the_first_is_uninstall
     reasons = {event["reason"] for event in api.list("v1", "events", namespace)}
     assert "ManagedElsewhere" in reasons
     assert _status(api, namespace)["operator"] == FIRST
-    others = Counters(second.admin_port)
-    api.wait(lambda: _rests(counters) and _rests(others))
+    counters_of_second = Counters(second.admin_port)
+    api.wait(lambda: _rests(counters) and _rests(counters_of_second))
     assert _generations(api, namespace) == generations
 
     # A change of the spec is the first one's to carry out; the second one looks, too.

@@ -349,10 +349,10 @@ def test_alerts_link_to_where_runbook_and_grafana_are(children: Any) -> None:
 def test_the_worker_knows_the_replicas_whose_lag_it_exports(children: Any) -> None:
     """Only it exports `db_replica_lag_seconds`, which the alert is about."""
     replica = {"replicaSecretRef": {"name": "orders-database", "key": "replicaUrl"}}
-    for process, knows in (("api", True), ("worker", True), ("relay", False)):
+    for process, has_replicas in (("api", True), ("worker", True), ("relay", False)):
         environment = _container(children, process, database=replica)["env"]
         named = "ORDERS_DATABASE_REPLICA_URL" in {entry["name"] for entry in environment}
-        assert named is knows, process
+        assert named is has_replicas, process
 
 
 def test_what_needs_a_session_of_its_own_gets_past_a_pooler(children: Any) -> None:

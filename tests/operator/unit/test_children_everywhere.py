@@ -134,10 +134,10 @@ def test_every_setting_of_a_pod_is_in_a_config_map_that_nobody_changes(all_child
         for child in all_children.values()
         if child["kind"] == "ConfigMap" and child.get("immutable")
     }
-    used = {
+    used_names = {
         source["configMapRef"]["name"]
         for deployment in _deployments(all_children)
         for container in deployment["spec"]["template"]["spec"]["containers"]
         for source in container.get("envFrom", [])
     }
-    assert used == config_maps.keys()
+    assert used_names == config_maps.keys()

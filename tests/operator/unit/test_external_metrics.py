@@ -107,12 +107,12 @@ def test_a_certificate_for_another_service_is_renewed() -> None:
 
 
 def test_what_somebody_wrote_into_the_secret_is_not_used() -> None:
-    ours, other = certificates.issue(NAMES, NOW), certificates.issue(NAMES, NOW)
+    own_pair, other = certificates.issue(NAMES, NOW), certificates.issue(NAMES, NOW)
     mixed = [
-        msgspec.structs.replace(ours, key=other.key),
-        msgspec.structs.replace(ours, authorities=other.authorities),
-        msgspec.structs.replace(ours, certificate="junk"),
-        msgspec.structs.replace(ours, authorities=""),
+        msgspec.structs.replace(own_pair, key=other.key),
+        msgspec.structs.replace(own_pair, authorities=other.authorities),
+        msgspec.structs.replace(own_pair, certificate="junk"),
+        msgspec.structs.replace(own_pair, authorities=""),
         identity.pair_of({}),
     ]
     assert [certificates.is_sound(pair) for pair in mixed] == [False] * 5
@@ -264,10 +264,10 @@ def test_a_certificate_is_replaced_while_callers_come_and_none_is_dropped() -> N
     (port,) = free_ports(1)
 
     async def main() -> set[str]:
-        listener, ended, pems = Listener(web.Application(), "127.0.0.1", port), False, set[str]()
+        listener, is_over, pems = Listener(web.Application(), "127.0.0.1", port), False, set[str]()
 
         async def call() -> None:
-            while not ended:
+            while not is_over:
                 pems.add(await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port)))
 
         await listener.show(pairs[0], proxy)
@@ -277,7 +277,7 @@ def test_a_certificate_is_replaced_while_callers_come_and_none_is_dropped() -> N
             for pair in pairs:
                 await listener.show(pair, proxy)
                 await asyncio.sleep(0.2)
-            ended = True
+            is_over = True
         await listener.close()
         return pems
 

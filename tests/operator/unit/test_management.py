@@ -274,9 +274,9 @@ def test_a_bundle_that_was_replaced_is_read_once_the_old_one_does_not_help(
     make: Any, tmp_path: Path
 ) -> None:
     other = certificates.issue(("other",), dt.datetime.now(dt.UTC)).authorities.encode()
-    before, after = _bundled(make, tmp_path, other, b"{}")
-    assert UNTRUSTED in before
-    assert FOREIGN in after
+    report_before, report_after = _bundled(make, tmp_path, other, b"{}")
+    assert UNTRUSTED in report_before
+    assert FOREIGN in report_after
 
 
 @pytest.mark.parametrize(

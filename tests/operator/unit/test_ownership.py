@@ -104,5 +104,8 @@ def test_what_is_kept_of_the_entries_gives_the_same_answer_again() -> None:
 
 
 def test_a_merge_patch_names_what_goes_and_replaces_lists() -> None:
-    before = {"a": 1, "b": {"c": 1, "d": 2}, "e": [1, 2]}
-    assert merge_patch(before, {"a": 1, "b": {"c": 1}, "e": [1]}) == {"b": {"d": None}, "e": [1]}
+    manifest_before = {"a": 1, "b": {"c": 1, "d": 2}, "e": [1, 2]}
+    assert merge_patch(manifest_before, {"a": 1, "b": {"c": 1}, "e": [1]}) == {
+        "b": {"d": None},
+        "e": [1],
+    }

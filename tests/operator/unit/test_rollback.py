@@ -117,23 +117,23 @@ def _roll_out(cluster: Cluster, service: OrderService) -> None:
     cluster.write(service)
 
 
-@pytest.mark.parametrize(("before", "after"), list(permutations(EXAMPLES, 2)))
+@pytest.mark.parametrize(("path_before", "path_after"), list(permutations(EXAMPLES, 2)))
 def test_a_revision_brings_back_all_that_pods_are_made_of(
-    make: Any, before: str, after: str
+    make: Any, path_before: str, path_after: str
 ) -> None:
-    old, new = _named(make(before), "a"), _named(make(after), "a")
+    old, new = _named(make(path_before), "a"), _named(make(path_after), "a")
     revision = _roundtrip(controller_revision(old, 1))
     assert _pods(with_spec_of(new, revision["data"])) == _pods(old)
 
 
-@pytest.mark.parametrize(("before", "after"), list(permutations(EXAMPLES, 2)))
+@pytest.mark.parametrize(("path_before", "path_after"), list(permutations(EXAMPLES, 2)))
 def test_a_revision_leaves_size_reach_and_topology_as_they_are(
-    make: Any, before: str, after: str
+    make: Any, path_before: str, path_after: str
 ) -> None:
     open_to_all = {"exposeWithoutAuth": True}
-    revision = _roundtrip(controller_revision(make(before, auth=open_to_all), 1))
-    new = make(after).spec
-    back = with_spec_of(make(after), revision["data"]).spec
+    revision = _roundtrip(controller_revision(make(path_before, auth=open_to_all), 1))
+    new = make(path_after).spec
+    back = with_spec_of(make(path_after), revision["data"]).spec
     for section in ("api", "worker", "relay", "notifier"):
         assert getattr(back, section).replicas == getattr(new, section).replicas
     assert back.worker.autoscaling == new.worker.autoscaling
@@ -276,11 +276,11 @@ def test_a_failed_migration_is_tried_again_for_another_generation(make: Any) -> 
     new = _at(make(image=V2), 2)
     cluster.write(new)
     cluster.end_job("Failed")
-    later = _at(make(image=V2, migrations={"backoffLimit": 9}), 3)
-    assert decide_rollback(cluster.snapshot(later)) is None
-    cluster.write(later)
+    next_service = _at(make(image=V2, migrations={"backoffLimit": 9}), 3)
+    assert decide_rollback(cluster.snapshot(next_service)) is None
+    cluster.write(next_service)
     assert not [child for child in cluster.live if child.kind == "Job"]
-    cluster.write(later)
+    cluster.write(next_service)
     (job,) = [manifest for child, manifest in cluster.live.items() if child.kind == "Job"]
     assert (job["spec"]["backoffLimit"], "status" in job) == (9, False)
 

@@ -313,7 +313,7 @@ def test_a_quota_that_refuses_pods_hides_no_missed_deadline(make: Any) -> None:
         "reason": "FailedCreate",
         "message": "exceeded quota",
     }
-    late = {
+    late_condition = {
         "type": "Progressing",
         "status": "False",
         "reason": "ProgressDeadlineExceeded",
@@ -321,7 +321,7 @@ def test_a_quota_that_refuses_pods_hides_no_missed_deadline(make: Any) -> None:
     }
     live = {
         Reference("apps/v1", "Deployment", "minimal-api"): _deployment(
-            availableReplicas=1, conditions=[quota_error, late]
+            availableReplicas=1, conditions=[quota_error, late_condition]
         )
     }
     state = rollout(make(), API, live, "r-1")
