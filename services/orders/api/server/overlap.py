@@ -129,7 +129,7 @@ class SharedStatement(Generic[Q, R]):
         self._single, self._several, self._subject = single, several, subject
         self._patience_s = patience_s
         self._waiting: list[_Member[Q, R]] = []
-        self._settled: list[_Member[Q, R]] = []
+        self._answered: list[_Member[Q, R]] = []
         self._statements: greenlet | None = None  # runs the statements; None: there are none
 
     def ask(self, question: Q) -> R:
@@ -166,13 +166,13 @@ class SharedStatement(Generic[Q, R]):
             if self._statements is not None:
                 self._statements.switch(*timed_out)
         finally:
-            self._resume_settled()
+            self._resume_answered()
 
-    def _resume_settled(self) -> None:
-        settled, self._settled = self._settled, []
+    def _resume_answered(self) -> None:
+        answered, self._answered = self._answered, []
         now_s = time.monotonic()
-        WAITING_SECONDS.inc(sum(now_s - member.since_s for member in settled))
-        for member in settled:
+        WAITING_SECONDS.inc(sum(now_s - member.since_s for member in answered))
+        for member in answered:
             try:
                 server.resume(member.request.client, member.request.switch)
             except Exception:  # noqa: BLE001 the others must be answered
@@ -237,7 +237,7 @@ class SharedStatement(Generic[Q, R]):
             answers = self._several([member.question for member in members])
             for member, answer in zip(members, answers, strict=True):
                 member.answer = answer
-            self._settled += members
+            self._answered += members
         except ServerAway as error:
             self._fail(members, error)
         except OrdersError as error:
@@ -247,7 +247,7 @@ class SharedStatement(Generic[Q, R]):
             self._fail(members, error)
 
     def _ask_singly(self, members: Sequence[_Member[Q, R]]) -> None:
-        """Run a statement for each, those without a subject first: they wait for nobody's lock.
+        """Run a statement for each, those without a subject first: no lock delays them.
 
         Each is answered at once. The members that remain after `_SINGLES_S` join the next set.
         """
@@ -262,9 +262,9 @@ class SharedStatement(Generic[Q, R]):
             member.answer = self._single(member.question)
         except Exception as error:  # noqa: BLE001 the request raises it
             member.error = error
-        self._settled.append(member)
+        self._answered.append(member)
 
     def _fail(self, members: Sequence[_Member[Q, R]], error: Exception) -> None:
         for member in members:
             member.error = error
-        self._settled += members
+        self._answered += members
