@@ -13,6 +13,7 @@ from typing import Final
 from prometheus_client import Counter, Gauge, Histogram
 
 from orders.database.pool import Pool
+from orders.telemetry import logs
 from orders.telemetry.buckets import HTTP_BUCKETS
 from orders.telemetry.exemplars import Exemplars
 from orders.telemetry.metrics import (
@@ -107,8 +108,8 @@ def order_requests(action: str, status: str) -> Tally:
     return Tally(ORDER_REQUESTS.labels(action, status))
 
 
-class MetricsWriter:
-    """Writes the use of the pools and the tallies five times a second, in place of the requests.
+class BackgroundWriter:
+    """Writes in place of the requests, five times a second: use of the pools, tallies, log lines.
 
     A request uses a connection too briefly to set the gauge itself. Each pool has a label of its
     own, so that an idle replica does not hide a full primary.
@@ -117,21 +118,24 @@ class MetricsWriter:
     def __init__(self, pools: Mapping[str, Pool]) -> None:
         self._pools = pools
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="metrics-writer", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="background-writer", daemon=True)
 
     def start(self) -> None:
         """Begin to write. Call it after fork: it starts a thread."""
         for target, pool in self._pools.items():
             DB_POOL_SIZE.labels(target).set(pool.size)
+        logs.start_batching()
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread, and write the tallies once more."""
+        """Stop the thread, and write what is left."""
         self._stop.set()
         flush_tallies()
+        logs.stop_batching()
 
     def _watch(self) -> None:
         while not self._stop.wait(_WRITE_S):
             for target, pool in self._pools.items():
                 DB_POOL_IN_USE.labels(target).set(pool.in_use)
             flush_tallies()
+            logs.flush_lines()

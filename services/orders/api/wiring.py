@@ -9,7 +9,7 @@ import msgspec
 
 from orders.api.app import create_app
 from orders.api.cancellation import CANCELLED
-from orders.api.metrics import MetricsWriter
+from orders.api.metrics import BackgroundWriter
 from orders.api.orders import ACCEPTED
 from orders.api.ratelimit import RateLimiter
 from orders.api.refunds import REFUND_REQUESTED
@@ -168,7 +168,7 @@ def _pools(settings: DatabaseSettings, closing: ExitStack) -> tuple[Pool, list[P
     targets = ["replica", *(f"replica-{number}" for number in range(2, len(replicas) + 1))]
     for pool in (primary, *replicas):
         pool.open()
-    writer = MetricsWriter({"primary": primary, **dict(zip(targets, replicas, strict=False))})
+    writer = BackgroundWriter({"primary": primary, **dict(zip(targets, replicas, strict=False))})
     _started(closing, writer)
     return primary, replicas
 

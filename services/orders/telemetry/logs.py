@@ -39,8 +39,11 @@ STDERR: Final = 2
 _Facts = Callable[[WrappedLogger, str, EventDict], EventDict]
 _log = structlog.get_logger()
 _encoder: Final = msgspec.json.Encoder(enc_hook=repr)
+# As many bytes as a pipe takes at once (PIPE_BUF): lines of several processes do not mix.
+_BATCH_BYTES: Final = 4096
 # Writes a line without structlog; None before `configure`, and on a terminal.
 _write: Callable[[str, EventDict], None] | None = None
+_lines: "_Lines | None" = None
 
 
 def configure(settings: LogSettings, process: str, *, descriptor: int = STDOUT) -> None:
@@ -54,7 +57,8 @@ def configure(settings: LogSettings, process: str, *, descriptor: int = STDOUT) 
     add_facts = _facts(process)
     processors: list[Processor] = [add_facts]
     level = _LEVELS[settings.level]
-    logger = logging.getLogger("orders") if console else _Lines(_sinks(settings, descriptor))
+    lines = _Lines(_sinks(settings, descriptor)[1 if console else 0 :])
+    logger = logging.getLogger("orders") if console else lines
     structlog.configure(
         processors=[*processors, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
         if console
@@ -66,17 +70,15 @@ def configure(settings: LogSettings, process: str, *, descriptor: int = STDOUT) 
     handlers: list[logging.Handler] = (
         [_terminal(processors, _stream(descriptor))] if console else []
     )
-    _route_stdlib(
-        settings, processors, handlers, _sinks(settings, descriptor)[1 if console else 0 :]
-    )
-    global _write  # noqa: PLW0603 structlog's own configuration is the process's, too
-    _write = None if console else _writer(add_facts, level, logger)
+    _route_stdlib(settings, processors, handlers, lines)
+    global _write, _lines  # structlog's own configuration is the process's, too
+    _write, _lines = None if console else _writer(add_facts, level, lines), lines
 
 
-def _writer(add_facts: _Facts, level: int, lines: Any) -> Callable[[str, EventDict], None]:
+def _writer(add_facts: _Facts, level: int, lines: "_Lines") -> Callable[[str, EventDict], None]:
     def write(method: str, event: EventDict) -> None:
         if _LEVELS[method] >= level:
-            lines.msg(_render_json(None, method, add_facts(None, method, event)))
+            lines.add(_render_json(None, method, add_facts(None, method, event)))
 
     return write
 
@@ -92,6 +94,29 @@ def write(method: str, event: str, /, **fields: Any) -> None:
         return
     fields["event"] = event
     _write(method, fields)
+
+
+def start_batching() -> None:
+    """Write the lines of `write` several at a time. Call it after fork.
+
+    Only for a process that calls `flush_lines` all the time. One that is killed loses the lines
+    since then, at most 4 KiB.
+    """
+    if _lines is not None:
+        _lines.batching = True
+
+
+def flush_lines() -> None:
+    """Write the lines that wait."""
+    if _lines is not None:
+        _lines.flush()
+
+
+def stop_batching() -> None:
+    """Write the lines that wait, and each further one at once."""
+    if _lines is not None:
+        _lines.batching = False
+        _lines.flush()
 
 
 def _stream(descriptor: int) -> TextIO:
@@ -161,29 +186,57 @@ class DailyFile:
 
 
 class _Standard:
-    """Whole lines in one write each: lines of several processes on one pipe do not mix."""
+    """Takes whole lines, so that those of several processes on one pipe do not mix."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def write(self, line: bytes) -> None:
-        """Write a whole line, in several pieces if the pipe is full."""
+        """Write whole lines, in several pieces if the pipe is full."""
         view = memoryview(line)
         while view:
             view = view[os.write(self._descriptor, view) :]
 
 
 class _Lines:
-    """Structlog's logger: takes rendered lines."""
+    """Structlog's logger: takes rendered lines. Threads may share it."""
 
     def __init__(self, sinks: list[Any]) -> None:
-        self._sinks = sinks
+        self.sinks = sinks
+        self.batching = False
+        self._batch: list[bytes] = []
+        self._batch_bytes = 0
+        self._lock = threading.RLock()  # signal handlers write lines, too
 
     def msg(self, line: bytes) -> None:
-        """Write a rendered line to every sink; a full disk must not fail a request."""
-        for sink in self._sinks:
+        """Write a line now, after those that wait."""
+        if self._batch:
+            self.flush()
+        self._emit(line)
+
+    def add(self, line: bytes) -> None:
+        """Write a line now or, where lines are batched, together with others."""
+        if not self.batching:
+            self.msg(line)
+            return
+        with self._lock:
+            if self._batch_bytes + len(line) > _BATCH_BYTES:
+                self.flush()
+            self._batch.append(line)
+            self._batch_bytes += len(line)
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        with self._lock:
+            lines, self._batch, self._batch_bytes = b"".join(self._batch), [], 0
+            if lines:
+                self._emit(lines)
+
+    def _emit(self, lines: bytes) -> None:
+        """Write whole lines to every sink; a full disk must not fail a request."""
+        for sink in self.sinks:
             try:
-                sink.write(line)
+                sink.write(lines)
             except OSError:
                 continue
 
@@ -207,9 +260,9 @@ def _daily_file(path: Path, keep_days: int) -> DailyFile:
 
 
 class _LineHandler(logging.Handler):
-    def __init__(self, sinks: list[Any]) -> None:
+    def __init__(self, lines: _Lines) -> None:
         super().__init__()
-        self._lines = _Lines(sinks)
+        self._lines = lines
 
     def emit(self, record: logging.LogRecord) -> None:
         self._lines.msg(self.format(record).encode() + b"\n")
@@ -228,13 +281,14 @@ def _route_stdlib(
     settings: LogSettings,
     processors: list[Processor],
     handlers: list[logging.Handler],
-    sinks: list[Any],
+    lines: _Lines,
 ) -> None:
     """Format the lines of libraries like ours; on a terminal, send ours through logging too."""
-    if sinks:
-        lines = _LineHandler(sinks)
-        lines.setFormatter(_formatter(processors, lambda *line: _render_json(*line)[:-1].decode()))
-        handlers.append(lines)
+    if lines.sinks:
+        handler = _LineHandler(lines)
+        render = _formatter(processors, lambda *line: _render_json(*line)[:-1].decode())
+        handler.setFormatter(render)
+        handlers.append(handler)
     logging.basicConfig(handlers=handlers, level=_LEVELS[settings.level], force=True)
     for name, level in _QUIET.items():
         logging.getLogger(name).setLevel(level)
