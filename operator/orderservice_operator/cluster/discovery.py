@@ -41,7 +41,7 @@ class Discovery:
     async def refresh(self) -> bool:
         """Check once; return whether a kind appeared or disappeared."""
         versions = {kind.api_version for kind in OPTIONAL}
-        kinds_of = {version: await self._served(version) for version in versions}
+        kinds_of = {version: await self._served_kinds(version) for version in versions}
         available = {kind for kind in OPTIONAL if kind.name in kinds_of[kind.api_version]}
         for kind in sorted(available, key=lambda kind: kind.name):
             if kind.name not in self.kinds:
@@ -53,7 +53,7 @@ class Discovery:
         is_changed, self.kinds = kinds != self.kinds, kinds
         return is_changed
 
-    async def _served(self, version: str) -> frozenset[str]:
+    async def _served_kinds(self, version: str) -> frozenset[str]:
         try:
             answer: Manifest = await self._client.get(f"/apis/{version}")
         except NotFound:

@@ -120,7 +120,7 @@ class Fingerprints:
                     await self._news.wait()
             self._news.clear()
             for secret in [*self._changed] or self._due():
-                for resource in await self._renewed(secret):
+                for resource in await self._renew(secret):
                     on_change(resource)
 
     def _due(self) -> Collection[Key]:
@@ -129,7 +129,7 @@ class Fingerprints:
         waits = secret is None or time.monotonic() - self._read[secret].at < self._period_s
         return () if secret is None or waits else (secret,)
 
-    async def _renewed(self, secret: Key) -> Collection[Key]:
+    async def _renew(self, secret: Key) -> Collection[Key]:
         """Read a Secret again; return the resources that it changed for."""
         self._changed.discard(secret)
         users = [resource for resource, secrets in self._uses.items() if secret in secrets]
@@ -139,7 +139,7 @@ class Fingerprints:
         old_digests = self._read[secret]  # stays meanwhile, so that nothing else reads it
         new_digests = old_digests
         try:
-            new_digests = await self._fetched(secret)
+            new_digests = await self._fetch(secret)
         except OperatorError as error:  # it gets another turn, after the others
             new_digests = SecretDigests(time.monotonic(), old_digests.entries, old_digests.version)
             _log.warning("secret.unread", secret=str(secret), error=str(error))
@@ -155,14 +155,14 @@ class Fingerprints:
                 return digests.entries
         self._meanwhile.setdefault(secret, "")
         try:
-            digests = self._read[secret] = await self._fetched(secret)
+            digests = self._read[secret] = await self._fetch(secret)
         finally:
             version = self._meanwhile.pop(secret, "")
         if version:
             self.note_version(secret, version)
         return digests.entries
 
-    async def _fetched(self, secret: Key) -> SecretDigests:
+    async def _fetch(self, secret: Key) -> SecretDigests:
         path = f"/api/v1/namespaces/{secret.namespace}/secrets/{secret.name}"
         try:
             body = await self._client.get(path)

@@ -20,7 +20,7 @@ from orderservice_operator.resource.spec import GROUP
 # For other installations: the namespaces of the holder, comma-separated; empty: all.
 SCOPE_ANNOTATION: Final = f"{GROUP}/namespaces"
 DURATION_S: Final = 12.0
-_LOOK_S: Final = 2.5
+_INTERVAL_S: Final = 2.5
 # Stop well before another replica may start: its clock started when it last saw us renew.
 _GIVE_UP_S: Final = 8.0
 _log = structlog.get_logger(__name__)
@@ -54,8 +54,8 @@ class LeaderLease:
         self._client, self._identity, self._owner = client, identity, owner
         self._scope = {SCOPE_ANNOTATION: scope}
         self._mine: Manifest | None = None  # from the last answer, while we hold it
-        self._seen = ("", "")
-        self._seen_at = 0.0
+        self._renewal = ("", "")
+        self._renewal_changed_at = 0.0
         self.held = False
 
     async def acquire(self) -> None:
@@ -66,7 +66,7 @@ class LeaderLease:
             except OperatorError as error:
                 _log.warning("lease.failed", error=str(error))
             if not self.held:
-                await asyncio.sleep(_LOOK_S)
+                await asyncio.sleep(_INTERVAL_S)
         _log.info("lease.acquired", identity=self._identity)
 
     async def keep(self) -> None:
@@ -95,7 +95,7 @@ class LeaderLease:
     async def _renew(self) -> bool:
         """Wait, then renew with as many tries as needed; return whether we still hold it."""
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_INTERVAL_S)
             try:
                 return await self._try()
             except OperatorError as error:
@@ -103,7 +103,7 @@ class LeaderLease:
 
     async def _try(self) -> bool:
         """Take or renew the Lease. Raises Conflict if another replica was faster."""
-        lease, self._mine = self._mine or await self._found(), None
+        lease, self._mine = self._mine or await self._read(), None
         if lease is None:
             self._mine = await self._client.create(self._all, self._new())
             return True
@@ -116,7 +116,7 @@ class LeaderLease:
         self._mine = await self._client.replace(f"{self._all}/{self._name}", lease)
         return True
 
-    async def _found(self) -> Manifest | None:
+    async def _read(self) -> Manifest | None:
         try:
             return await self._client.get(f"{self._all}/{self._name}")
         except NotFound:
@@ -125,10 +125,10 @@ class LeaderLease:
     def _stale(self, spec: Manifest) -> bool:
         """Measure with our own clock since the last change that we saw: clocks of nodes differ."""
         renewal = (str(spec.get("holderIdentity")), str(spec.get("renewTime")))
-        if renewal != self._seen:
-            self._seen, self._seen_at = renewal, time.monotonic()
+        if renewal != self._renewal:
+            self._renewal, self._renewal_changed_at = renewal, time.monotonic()
         duration_s: float = spec.get("leaseDurationSeconds", DURATION_S)
-        return time.monotonic() - self._seen_at > duration_s
+        return time.monotonic() - self._renewal_changed_at > duration_s
 
     def _new(self) -> Manifest:
         return {

@@ -105,8 +105,8 @@ class Writer:
         if old is None:
             await self._refuse_strangers(path, key)
         else:
-            # Delete first, because ours may be refused beside it; if the deletion is refused,
-            # afterwards.
+            # Remove additions first: the API server may refuse our fields beside them. If the
+            # removal is refused, it is tried again after the apply.
             await self._remove_additions(path, old)
             if manifest["kind"] == "Deployment" and "replicas" not in manifest["spec"]:
                 await self._hand_over(path, old)
@@ -142,10 +142,10 @@ class Writer:
             raise Permanent("exists and belongs to another owner: delete or rename it")
 
     async def _hand_over(self, path: str, deployment: Manifest) -> None:
-        """Give `replicas` to the scaler before we release the field, which would reset it to 1.
+        """Give `replicas` to the scaler before we release it; otherwise it falls back to 1.
 
-        A value of 0 may be reset: an autoscaler scales up from 1, but never from 0. If another
-        manager owns the 0, the field keeps it.
+        A 0 is not handed over: an autoscaler scales up from 1, but never from 0. If somebody else
+        set it to 0, they own the field and it stays.
         """
         if deployment["spec"].get("replicas") == 0:
             return

@@ -88,11 +88,11 @@ class Finalizer:
 
     async def _clean_up(self, service: OrderService) -> float | None:
         """Do what is possible now; return the seconds until the next step, or None at the end."""
-        if reason := _left_alone(service):
+        if reason := _reason_to_keep(service):
             await self._warn(service, reason)
             return None
         left_s = self._bound_s - self._age_s(service)
-        if left_s > 0 and await self._cleaned(service, max(_SHORTEST_S, left_s)):
+        if left_s > 0 and await self._try_clean_up(service, max(_SHORTEST_S, left_s)):
             return None
         if (left_s := self._bound_s - self._age_s(service)) > 0:
             return min(_AGAIN_S, left_s)
@@ -108,8 +108,8 @@ class Finalizer:
     async def _warn(self, service: OrderService | Invalid, reason: str) -> None:
         await self._recorder.record(service, "Warning", "QueuesLeft", f"queues stay, {reason}")
 
-    async def _cleaned(self, service: OrderService, within_s: float) -> bool:
-        """Return whether the clean-up is complete; keep the reason why not for an event."""
+    async def _try_clean_up(self, service: OrderService, within_s: float) -> bool:
+        """Clean up; return whether it is complete, and keep the reason why not for an event."""
         deadline = asyncio.get_running_loop().time() + within_s
         try:
             async with asyncio.timeout_at(deadline):
@@ -118,7 +118,7 @@ class Finalizer:
             # Inside the breaker, because a broker that is too slow counts as failing.
             with self._topologies.breaker(service).calling():
                 async with asyncio.timeout_at(deadline):
-                    return await self._clean(service)
+                    return await self._delete_topology(service)
         except Exception as error:  # noqa: BLE001 the bound must hold for every error
             if not isinstance(error, _EXPECTED):
                 _log.exception("finalizer.crashed", name=service.metadata.name)
@@ -142,7 +142,7 @@ class Finalizer:
                 remaining = True
         return remaining
 
-    async def _clean(self, service: OrderService) -> bool:
+    async def _delete_topology(self, service: OrderService) -> bool:
         management = await self._topologies.management(service)
         await self._topologies.identify(service, management)
         if not self._topologies.all_compared(service):
@@ -209,7 +209,7 @@ class Finalizer:
             raise Vanished(str(error)) from error
 
 
-def _left_alone(service: OrderService) -> str:
+def _reason_to_keep(service: OrderService) -> str:
     """Return why queues must not be deleted, or nothing if they may be.
 
     The present spec counts, not the one for which the finalizer was set. A paused resource is

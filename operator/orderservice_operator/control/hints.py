@@ -52,13 +52,13 @@ class Hints:
         """Return whether a resource waited for something at its last reconciliation."""
         return key in self._waits
 
-    def next_look_s(self, key: Key) -> float:
+    def next_check_s(self, key: Key) -> float:
         """Return the seconds until the next check: as long as it has waited, within bounds."""
         wait = self._waits.get(key)
         waited_s = self._clock() - wait.began_at if wait else 0
         return min(LONGEST_S, max(FIRST_S, waited_s))
 
-    async def of(self, key: Key, snapshot: Snapshot) -> tuple[str, ...]:
+    async def reasons(self, key: Key, snapshot: Snapshot) -> tuple[str, ...]:
         """Return the reasons why a resource waits, for people."""
         texts = () if snapshot.done else self._fingerprints.missing(snapshot.service)
         uid = "" if snapshot.migrated else snapshot.job.uid

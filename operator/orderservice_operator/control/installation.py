@@ -25,7 +25,7 @@ _READ_S: Final = 5.0
 _log = structlog.get_logger(__name__)
 
 
-class _Seen(msgspec.Struct):
+class _LeaseReading(msgspec.Struct):
     """A Lease as last read; `renewal` is None if there is none."""
 
     renewal: tuple[str, str] | None
@@ -44,7 +44,7 @@ class Installation:
         self, client: Client, name: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._client, self.name, self._clock = client, name, clock
-        self._seen: dict[str, _Seen] = {}
+        self._leases: dict[str, _LeaseReading] = {}
 
     async def other(self, service: OrderService | Invalid) -> str:
         """Return the name of the installation that owns a resource, if it is not this one."""
@@ -59,25 +59,25 @@ class Installation:
         return contender not in {"", self.name} and await self._works(contender, service)
 
     async def _works(self, name: str, service: OrderService | Invalid) -> bool:
-        lease = self._seen.get(name)
+        lease = self._leases.get(name)
         if lease is None or self._clock() - lease.read_at >= _READ_S:
-            lease = self._seen[name] = await self._read(name, lease)
+            lease = self._leases[name] = await self._read(name, lease)
         if lease.renewal is None or self._clock() - lease.changed_at >= DEAD_AFTER_S:
             return False
         return covers(lease.scope, service.metadata.namespace)
 
-    async def _read(self, name: str, previous: _Seen | None) -> _Seen:
+    async def _read(self, name: str, previous: _LeaseReading | None) -> _LeaseReading:
         """Read a Lease, and measure its age by our own clock: those of nodes differ."""
         now = self._clock()
         try:
             lease = await self._client.get(path_of(name))
         except NotFound:
-            return _Seen(None, now, now)
+            return _LeaseReading(None, now, now)
         except Forbidden as error:  # a Lease in another namespace: the owner may be alive
             _log.warning("installation.unread", lease=name, error=str(error))
-            return _Seen(("", ""), now, now)
+            return _LeaseReading(("", ""), now, now)
         spec = lease["spec"]
         renewal = str(spec.get("holderIdentity")), str(spec.get("renewTime"))
         is_same = previous is not None and previous.renewal == renewal
         changed_at = previous.changed_at if previous is not None and is_same else now
-        return _Seen(renewal, changed_at, now, scope_of(lease))
+        return _LeaseReading(renewal, changed_at, now, scope_of(lease))

@@ -23,11 +23,11 @@ _log = structlog.get_logger(__name__)
 def main() -> int:
     """Run until a signal comes: 0 after a clean stop, 1 after a fault, 2 for a wrong setting."""
     try:
-        settings_ = settings.load(os.environ)
+        operator_settings = settings.load(os.environ)
     except OperatorError as error:
         sys.stderr.write(f"orderservice-operator: {error}\n")
         return 2
-    logs.configure(settings_.log_level)
+    logs.configure(operator_settings.log_level)
     fault = threading.Event()
 
     def stop() -> None:
@@ -37,10 +37,10 @@ def main() -> int:
 
     try:
         kopf.run(
-            registry=registry(settings_, stop),
-            settings=kopf_settings(settings_.watch_silence_s),
-            clusterwide=not settings_.namespace,
-            namespaces=settings.namespaces(settings_),
+            registry=registry(operator_settings, stop),
+            settings=kopf_settings(operator_settings.watch_silence_s),
+            clusterwide=not operator_settings.namespace,
+            namespaces=settings.namespaces(operator_settings),
             standalone=True,
         )
     except Exception:  # noqa: BLE001 any error becomes one log record, and the process is restarted
@@ -64,36 +64,38 @@ def kopf_settings(silence_s: float) -> kopf.OperatorSettings:
     return configuration
 
 
-def registry(settings_: Settings, stop_process: Callable[[], None]) -> kopf.OperatorRegistry:
+def registry(
+    operator_settings: Settings, stop_process: Callable[[], None]
+) -> kopf.OperatorRegistry:
     """Return the handlers: only `on.event`, which writes nothing to resources.
 
     The queue does the rest; see https://github.com/nolar/kopf/issues/844 for what `on.event` does
     not do.
     """
-    configuration = kopf.OperatorRegistry()
+    handlers = kopf.OperatorRegistry()
     operators: list[Operator] = []
 
-    @kopf.on.startup(registry=configuration)
+    @kopf.on.startup(registry=handlers)
     async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
-        operators.append(Operator(settings_, Credentials(settings), stop_process))
+        operators.append(Operator(operator_settings, Credentials(settings), stop_process))
         try:
             await operators[0].start()
         except OperatorError as error:  # kopf would start it a second time
             raise kopf.PermanentError(str(error)) from error
 
-    @kopf.on.cleanup(registry=configuration)
+    @kopf.on.cleanup(registry=handlers)
     async def stop(**_: Any) -> None:
         await operators[0].stop()
 
-    @kopf.on.login(registry=configuration)
+    @kopf.on.login(registry=handlers)
     def login(**options: Any) -> kopf.ConnectionInfo | None:
         return kopf.login_with_service_account(**options) or kopf.login_with_kubeconfig(**options)
 
-    @kopf.on.event(GROUP, VERSION, PLURAL, registry=configuration)
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers)
     async def on_event(event: Mapping[str, Any], **_: Any) -> None:
         operators[0].on_event(event["type"], event["object"])
 
-    return configuration
+    return handlers
 
 
 if __name__ == "__main__":

@@ -21,17 +21,16 @@ from orderservice_operator.cluster.lease import LeaderLease
 from orderservice_operator.cluster.owner import Owner
 from orderservice_operator.cluster.secret_watch import SecretWatch
 from orderservice_operator.cluster.store import Store
-from orderservice_operator.control import admin
+from orderservice_operator.control import admin, reconcile
 from orderservice_operator.control.finalizer import Finalizer
 from orderservice_operator.control.installation import Installation
 from orderservice_operator.control.metrics import DONE, FAILED, Metrics
-from orderservice_operator.control.reconcile import Parts, Reconciler
 from orderservice_operator.control.settings import Settings, namespaces
 from orderservice_operator.control.upgrades import Upgrades
 from orderservice_operator.control.work_queue import WorkQueue
 from orderservice_operator.errors import NotFound, OperatorError
 from orderservice_operator.external_metrics import address
-from orderservice_operator.external_metrics.service import Collaborators, ExternalMetrics
+from orderservice_operator.external_metrics import service as external_metrics
 from orderservice_operator.rabbitmq.reconciler import TopologyReconciler
 from orderservice_operator.resource.index import ResourceIndex
 from orderservice_operator.resource.key import Key
@@ -50,7 +49,7 @@ class Operator:
     ) -> None:
         self._settings, self._stop = settings, stop
         self._queue, self._topology_queue = WorkQueue("resources"), WorkQueue("brokers")
-        self.resources = ResourceIndex(self._look_at)
+        self.resources = ResourceIndex(self._queue_resource)
         self.metrics = Metrics(self.resources.conditions)
         client = Client(
             credentials,
@@ -130,16 +129,16 @@ class Operator:
         else:
             self.resources.put(body)
 
-    def _look_at(self, key: Key) -> None:
+    def _queue_resource(self, key: Key) -> None:
         """Queue a resource whose desired state changed, and its broker."""
         self._queue.add(key)
         self._topology_queue.add(key)
         if isinstance(service := self.resources.get(key), OrderService):
             self._external.require_for(service)
 
-    def _create_external_metrics(self) -> ExternalMetrics:
+    def _create_external_metrics(self) -> external_metrics.ExternalMetrics:
         settings = self._settings
-        collaborators = Collaborators(
+        collaborators = external_metrics.Collaborators(
             client=self._client,
             owner=self._owner,
             resources=self.resources,
@@ -152,13 +151,13 @@ class Operator:
             namespaces=namespaces(settings),
         )
         service = address.read(settings.external_metrics_service)
-        return ExternalMetrics(
+        return external_metrics.ExternalMetrics(
             collaborators, service, settings.admin_host, settings.external_metrics_port
         )
 
-    def _create_reconciler(self) -> Reconciler:
+    def _create_reconciler(self) -> reconcile.Reconciler:
         recorder = Recorder(self._client)
-        collaborators = Parts(
+        collaborators = reconcile.Collaborators(
             client=self._client,
             store=self._store,
             resources=self.resources,
@@ -178,7 +177,7 @@ class Operator:
             upgrades=Upgrades(self.resources, self._settings.upgrades_at_once, self._queue.add),
             account=self._settings.account,
         )
-        return Reconciler(collaborators, self._settings.resync_s)
+        return reconcile.Reconciler(collaborators, self._settings.resync_s)
 
     async def _work_as_leader(self) -> None:
         if self._settings.lease:

@@ -47,7 +47,7 @@ _GIVEN_WAY_S: Final = 30.0
 _log = structlog.get_logger(__name__)
 
 
-class Parts(msgspec.Struct, frozen=True):
+class Collaborators(msgspec.Struct, frozen=True):
     """The collaborators of a reconciliation."""
 
     client: Client
@@ -67,51 +67,51 @@ class Parts(msgspec.Struct, frozen=True):
 class Reconciler:
     """Brings the cluster to the state that resources describe."""
 
-    def __init__(self, parts: Parts, resync_s: float) -> None:
-        self._parts, self._resync_s = parts, resync_s
-        self._hints = Hints(parts.client, parts.fingerprints)
-        self._writer = Writer(parts.client, parts.store)
+    def __init__(self, collaborators: Collaborators, resync_s: float) -> None:
+        self._collaborators, self._resync_s = collaborators, resync_s
+        self._hints = Hints(collaborators.client, collaborators.fingerprints)
+        self._writer = Writer(collaborators.client, collaborators.store)
 
     async def reconcile(self, key: Key) -> float | None:
         """Reconcile one resource; return the seconds until the next pass. Raises Transient."""
-        service = self._parts.resources.get(key)
+        service = self._collaborators.resources.get(key)
         if service is None:
-            self._parts.store.forget(key)
-            self._parts.topologies.forget(key)
-            self._parts.fingerprints.forget(key)
+            self._collaborators.store.forget(key)
+            self._collaborators.topologies.forget(key)
+            self._collaborators.fingerprints.forget(key)
             self._hints.forget(key)
-            self._parts.upgrades.forget(key)
+            self._collaborators.upgrades.forget(key)
             return None
         try:
-            if owner := await self._parts.installation.other(service):
+            if owner := await self._collaborators.installation.other(service):
                 return await self._give_way(service, owner)
-            return await self._reconcile_existing(key, await self._claimed(key, service))
+            return await self._reconcile_existing(key, await self._claim(key, service))
         except Vanished:
             # kopf never reports a deletion that came between two of its listings. The children of
             # such a resource would be created again and again, because the garbage collector
             # cannot find their owner.
             _log.info("resource.vanished", key=str(key))
-            self._parts.resources.drop(key, service.metadata.uid)
+            self._collaborators.resources.drop(key, service.metadata.uid)
             return 0
 
     async def _give_way(self, service: OrderService | Invalid, owner: str) -> float:
         """Leave a resource to another installation, and report it on the resource and once in
         Events.
         """
-        name = self._parts.installation.name
+        name = self._collaborators.installation.name
         text = f"{name or 'an operator without a Lease'} leaves this resource to operator {owner}"
-        await self._parts.recorder.record(service, "Warning", "ManagedElsewhere", text)
+        await self._collaborators.recorder.record(service, "Warning", "ManagedElsewhere", text)
         if name and not service.status.contender:
             await self._write_contender(service, {"contender": name})
         return min(self._resync_s, _GIVEN_WAY_S)
 
-    async def _claimed(self, key: Key, service: OrderService | Invalid) -> OrderService | Invalid:
-        """Return the resource, marked as this installation's. Raises Conflict, Vanished.
+    async def _claim(self, key: Key, service: OrderService | Invalid) -> OrderService | Invalid:
+        """Mark a resource as this installation's; return it. Raises Conflict, Vanished.
 
         If two installations mark it at once, only the first succeeds: both send the version that
         they read.
         """
-        installation, resources = self._parts.installation, self._parts.resources
+        installation, resources = self._collaborators.installation, self._collaborators.resources
         if service.status.contender and not await installation.is_contended(service):
             await self._write_contender(service, {})
             service = resources.get(key) or service
@@ -124,7 +124,7 @@ class Reconciler:
         }
         path = path_of(metadata.namespace, metadata.name) + "/status"
         try:
-            resources.wrote(await self._parts.client.merge(path, change, STATUS))
+            resources.wrote(await self._collaborators.client.merge(path, change, STATUS))
         except NotFound as error:
             raise Vanished(str(error)) from error
         return resources.get(key) or service
@@ -137,13 +137,13 @@ class Reconciler:
         if service.metadata.deletion_timestamp:
             if service.metadata.finalizers:
                 await self._report(service, conditions.deleting(service, _now()))
-            return await self._parts.finalizer.finalize(service)
+            return await self._collaborators.finalizer.finalize(service)
         if isinstance(service, OrderService):
             service = self._without_our_rights(service)
         if isinstance(service, Invalid):
             is_changed = await self._report(service, conditions.unreadable(service, _now()))
             return 0 if is_changed else self._resync_s  # its children are left alone
-        await self._parts.finalizer.set_or_remove(service)
+        await self._collaborators.finalizer.set_or_remove(service)
         return await self._manage(key, service)
 
     def _without_our_rights(self, service: OrderService) -> OrderService | Invalid:
@@ -152,7 +152,7 @@ class Reconciler:
         The resource definition cannot refuse them: it does not know the name of the operator's
         account.
         """
-        namespace, _, name = self._parts.account.partition("/")
+        namespace, _, name = self._collaborators.account.partition("/")
         if namespace != service.metadata.namespace or name not in pod_options.accounts(service):
             return service
         problem = (
@@ -162,7 +162,7 @@ class Reconciler:
 
     async def _manage(self, key: Key, service: OrderService) -> float:
         snapshot = await self._snapshot(key, service)
-        if (upgrade := self._parts.upgrades.judge(key, snapshot)) == "Waiting":
+        if (upgrade := self._collaborators.upgrades.judge(key, snapshot)) == "Waiting":
             revision = service.status.revision
             snapshot = msgspec.structs.replace(snapshot, held=True, revision=revision)
         plan, outcome, new_snapshot = planning.plan(snapshot), Outcome(), snapshot
@@ -175,14 +175,16 @@ class Reconciler:
             faults = (missing_kind(snapshot.service, snapshot.context), snapshot.running.problem)
             outcome.faults += filter(None, faults)
             await self._record_writes(service, plan, outcome)
-            new_snapshot = msgspec.structs.replace(snapshot, live=self._parts.store.children(key))
+            new_snapshot = msgspec.structs.replace(
+                snapshot, live=self._collaborators.store.children(key)
+            )
         summary = msgspec.structs.replace(
             self._summary(key, new_snapshot),
             faults=tuple(outcome.faults),
             conflicts=tuple(outcome.conflicts),
             refused=tuple(outcome.refused),
             pending=str(plan) if service.spec.mode == "Observe" else "",
-            hints=await self._hints.of(key, new_snapshot),
+            hints=await self._hints.reasons(key, new_snapshot),
             upgrade=upgrade,
         )
         await self._record_rollback(service, summary.rollback)
@@ -190,7 +192,7 @@ class Reconciler:
         if service.spec.mode == "Manage":
             await self._record_progress(service, status)
             if status.conditions != service.status.conditions:  # a restart does not repeat it
-                record = self._parts.recorder.record
+                record = self._collaborators.recorder.record
                 for refusal in summary.refusals:
                     await record(service, "Warning", refusal.reason, refusal.message)
         is_changed = await self._report(service, status)
@@ -212,29 +214,30 @@ class Reconciler:
         """
         metadata = service.metadata
         parameters = {"fieldSelector": f"metadata.name={metadata.name}"}
-        items = (await self._parts.client.get(path_of(metadata.namespace), parameters))["items"]
-        if metadata.uid not in {item["metadata"]["uid"] for item in items}:
+        path = path_of(metadata.namespace)
+        listing = await self._collaborators.client.get(path, parameters)
+        if metadata.uid not in {item["metadata"]["uid"] for item in listing["items"]}:
             raise Vanished(f"OrderService {metadata.name} with uid {metadata.uid} does not exist")
 
     def _next_pass_s(self, key: Key, summary: StatusInput, *, contended: bool) -> float:
         if self._hints.is_waiting(key):
-            return min(self._resync_s, self._hints.next_look_s(key))
+            return min(self._resync_s, self._hints.next_check_s(key))
         unanswered = summary.choice.reason in {"MetricNotAnswered", "NoProvider"}
         is_soon = unanswered or contended
         return min(self._resync_s, _ASK_AGAIN_S) if is_soon else self._resync_s
 
     async def _snapshot(self, key: Key, service: OrderService) -> Snapshot:
-        objects = self._parts.store.children(key)
-        snapshot = take_snapshot(service, objects, self._parts.kinds(), {})
+        objects = self._collaborators.store.children(key)
+        snapshot = take_snapshot(service, objects, self._collaborators.kinds(), {})
         secrets = live_objects.secrets(snapshot.service, objects)
         try:
-            secrets |= await self._parts.fingerprints.of(snapshot.service)
+            secrets |= await self._collaborators.fingerprints.of(snapshot.service)
         except OperatorError as error:
             if not secrets:
                 raise  # pods would be created now and replaced once it is known
             _log.warning("secrets.unread", key=str(key), error=str(error))
-        metrics = await self._parts.external.metrics_api(snapshot.service, objects)
-        dashboards = self._parts.resources.has_dashboards_first(service)
+        metrics = await self._collaborators.external.metrics_api(snapshot.service, objects)
+        dashboards = self._collaborators.resources.has_dashboards_first(service)
         return msgspec.structs.replace(
             snapshot, secrets=secrets, metrics=metrics, dashboards=dashboards
         )
@@ -250,7 +253,7 @@ class Reconciler:
             rollouts=snapshot.rollouts,
             migration=snapshot.job,
             migrated=snapshot.migrated,
-            report=self._parts.topologies.report(key, service),
+            report=self._collaborators.topologies.report(key, service),
             choice=choose(service, snapshot.context),
             missing=missing(service, snapshot.context),
             autoscalers=autoscalers,
@@ -260,7 +263,7 @@ class Reconciler:
         )
 
     async def _record_writes(self, service: OrderService, plan: Plan, outcome: Outcome) -> None:
-        record = self._parts.recorder.record
+        record = self._collaborators.recorder.record
         for write in plan.writes:
             if write.repair:
                 await record(service, "Normal", "DriftRepaired", f"{write.reference}{write.path}")
@@ -276,11 +279,11 @@ class Reconciler:
             "Normal" if rollback.reason == "Requested" else "Warning"
         )
         text = conditions.rolled_back(rollback)
-        await self._parts.recorder.record(service, kind, conditions.ROLLED_BACK, text)
+        await self._collaborators.recorder.record(service, kind, conditions.ROLLED_BACK, text)
 
     async def _record_progress(self, service: OrderService, status: Status) -> None:
         """Record the progress of a healthy resource: migrated, rolled out, scaled."""
-        old, record = service.status, self._parts.recorder.record
+        old, record = service.status, self._collaborators.recorder.record
         if status.migration != old.migration:
             text = f"the schema fits {status.migrated_image}"
             await record(service, "Normal", "Migrated", text)
@@ -313,10 +316,10 @@ class Reconciler:
         }
         path = path_of(metadata.namespace, metadata.name) + "/status"
         try:
-            resource = await self._parts.client.apply(path, manifest, manager)
+            resource = await self._collaborators.client.apply(path, manifest, manager)
         except NotFound as error:
             raise Vanished(str(error)) from error
-        return self._parts.resources.wrote(resource)
+        return self._collaborators.resources.wrote(resource)
 
 
 def _now() -> str:

@@ -15,15 +15,15 @@ from orderservice_operator.state.snapshot import Snapshot
 
 
 class Upgrades:
-    """Turns of resources, `at_once` at a time; `look_at` is called for the next one.
+    """Turns of resources, `at_once` at a time; `queue` is called for the next one.
 
     The status of each resource records whether it has its turn, so a restart grants no new ones.
     """
 
     def __init__(
-        self, resources: ResourceIndex, at_once: int, look_at: Callable[[Key], None]
+        self, resources: ResourceIndex, at_once: int, queue: Callable[[Key], None]
     ) -> None:
-        self._resources, self._at_once, self._look_at = resources, at_once, look_at
+        self._resources, self._at_once, self._queue = resources, at_once, queue
         self._under_way: set[Key] = set()
         self._waiting: dict[Key, None] = {}  # in the order of arrival
 
@@ -48,7 +48,7 @@ class Upgrades:
         self._under_way.discard(key)
         self._waiting.pop(key, None)
         if self._waiting and len(self._under_way) < self._at_once:
-            self._look_at(next(iter(self._waiting)))
+            self._queue(next(iter(self._waiting)))
 
     def _takes_turn(self, key: Key) -> bool:
         if key in self._under_way:

@@ -53,9 +53,9 @@ class Depths:
 
     async def series(self, services: Iterable[OrderService]) -> list[Series]:
         """Return the length of each queue. Raises OperatorError if one is unknown."""
-        return list(await asyncio.gather(*(self._shared(service) for service in services)))
+        return list(await asyncio.gather(*(self._read_shared(service) for service in services)))
 
-    async def _shared(self, service: OrderService) -> Series:
+    async def _read_shared(self, service: OrderService) -> Series:
         key = Key(service.metadata.namespace, service.metadata.name)
         query = self._reads.get(key)
         if query is None:

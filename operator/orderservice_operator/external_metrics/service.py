@@ -58,7 +58,7 @@ class Collaborators(msgspec.Struct, frozen=True):
 
 
 class ExternalMetrics:
-    """Serves the API if it has an address (`place`); always knows which server holds it."""
+    """Serves the API if it has an `address`; always knows which server holds it."""
 
     def __init__(
         self, collaborators: Collaborators, address: ServiceAddress | None, host: str, port: int

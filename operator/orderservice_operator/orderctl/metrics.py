@@ -29,7 +29,7 @@ async def external_metrics(
     if service.spec.worker.autoscaling is None:
         return MetricsApi()
     try:
-        state = holder(await _registered(client), await _address(client))
+        state = holder(await _registration(client), await _address(client))
     except OperatorError:
         # Assume that the present source of metrics stays; the chart serves them by default.
         if live_objects.provider_of(name_of(service, WORKER), objects) == "External":
@@ -38,7 +38,7 @@ async def external_metrics(
     return await with_availability(client, state, service, objects)
 
 
-async def _registered(client: Client) -> Manifest | None:
+async def _registration(client: Client) -> Manifest | None:
     try:
         return await client.get(PATH)
     except NotFound:

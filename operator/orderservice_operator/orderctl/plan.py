@@ -53,7 +53,7 @@ async def forecast(cluster: Cluster, manifest: Manifest) -> Forecast:
     count = len(planning.manifests(snapshot, to_the_end=True))
     changes = [
         *_of_itself(states),
-        *[await _tried(cluster, write, objects.get(write.reference)) for write in planned.writes],
+        *[await _dry_run(cluster, write, objects.get(write.reference)) for write in planned.writes],
         *(
             Change("delete", child.kind, child.name, difference(objects[child], None))
             for child in planned.deletions
@@ -81,7 +81,7 @@ def _of_itself(states: Intended) -> list[Change]:
     return [Change(action, KIND, states.after["metadata"]["name"], lines)] if lines else []
 
 
-async def _tried(cluster: Cluster, write: Write, present: Manifest | None) -> Change:
+async def _dry_run(cluster: Cluster, write: Write, present: Manifest | None) -> Change:
     child = write.reference
     path = kind_of(child.api_version, child.kind).path(cluster.namespace, child.name)
     action: Action = "create" if present is None else "change"

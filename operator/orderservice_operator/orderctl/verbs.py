@@ -50,19 +50,21 @@ def status(options: Namespace) -> int:
 
 def pause(options: Namespace) -> int:
     """Pause the operator's work on a resource and its children."""
-    return _said(options, lambda cluster: actions.pause(cluster, options.name, options.reason))
+    return _run_and_print(
+        options, lambda cluster: actions.pause(cluster, options.name, options.reason)
+    )
 
 
 def resume(options: Namespace) -> int:
     """Resume the operator's work on a paused resource."""
-    return _said(options, lambda cluster: actions.resume(cluster, options.name))
+    return _run_and_print(options, lambda cluster: actions.resume(cluster, options.name))
 
 
 def rollback(options: Namespace) -> int:
     """Request a revision, or withdraw the request."""
     if options.undo:
-        return _said(options, lambda cluster: going_back.undo(cluster, options.name))
-    return _said(
+        return _run_and_print(options, lambda cluster: going_back.undo(cluster, options.name))
+    return _run_and_print(
         options, lambda cluster: going_back.go_back(cluster, options.name, options.to_revision)
     )
 
@@ -134,7 +136,7 @@ async def _screen(options: Namespace, cluster: Cluster) -> str:
     return screen(content, style(options.color, sys.stdout), datetime.now(UTC))
 
 
-def _said(options: Namespace, act: Callable[[Cluster], Awaitable[str]]) -> int:
+def _run_and_print(options: Namespace, act: Callable[[Cluster], Awaitable[str]]) -> int:
     async def main() -> str:
         async with connected(_location(options)) as cluster:
             return await act(cluster)

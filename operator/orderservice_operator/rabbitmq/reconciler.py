@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 
 class TopologyReconciler:
-    """Reconciles one virtual host at a time; `reported` is called when a report changes."""
+    """Reconciles one virtual host at a time; `on_report` is called when a report changes."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class TopologyReconciler:
         on_report: Callable[[Key], None],
         services: Callable[[], Iterable[OrderService]],
     ) -> None:
-        self._reported, self._services = on_report, services
+        self._on_report, self._services = on_report, services
         self._session = aiohttp.ClientSession()
         self._breakers: dict[str, Breaker] = {}
         self._clusters: dict[str, tuple[float, str]] = {}
@@ -71,14 +71,14 @@ class TopologyReconciler:
     async def reconcile(self, key: Key, service: OrderService) -> None:
         """Write what is missing or different, and store the report."""
         try:
-            report = await self._reconciled(service)
+            report = await self._reconcile_host(service)
         except OperatorError as error:
             if isinstance(error, Permanent):  # the Secrets may be correct by now
                 self.forget_secrets(service)
             report = self._failure(key, error)
         if report != self._reports.get(key):
             self._reports[key] = report
-            self._reported(key)
+            self._on_report(key)
 
     def forget_secrets(self, service: OrderService) -> None:
         """Read the user and the authorities again next time: they were refused."""
@@ -139,7 +139,7 @@ class TopologyReconciler:
             name = await management.cluster() or address
             self._clusters[address] = (time.monotonic(), name)
 
-    async def _reconciled(self, service: OrderService) -> TopologyReport:
+    async def _reconcile_host(self, service: OrderService) -> TopologyReport:
         if service.spec.messaging.management_url is None:
             return _NOT_MANAGED
         # Before the breaker: a fault in one resource's Secret is not a fault of the broker.
@@ -157,7 +157,7 @@ class TopologyReconciler:
         if service.spec.mode == "Manage" and (
             holder := sharing.older(service, self.sharers(service))
         ):
-            return TopologyReport("False", "VhostShared", _shared(service, holder))
+            return TopologyReport("False", "VhostShared", _sharing_problem(service, holder))
         if service.spec.mode == "Manage":
             await self._provision(service, management)
         broker = await management.read()
@@ -260,7 +260,7 @@ def _limited(limits: Iterable[Limit], queues: Mapping[str, status.QueueDepth]) -
     return TopologyReport("False", LOSING if losses else "OperatorPolicyLimits", text, queues)
 
 
-def _shared(service: OrderService, holder: sharing.Claim) -> str:
+def _sharing_problem(service: OrderService, holder: sharing.Claim) -> str:
     vhost = service.spec.messaging.vhost
     return (
         f"virtual host {vhost!r} belongs to OrderService {holder.name}, which is older and has its "

@@ -16,7 +16,7 @@ class ResourceIndex:
     """
 
     def __init__(self, request: Callable[[Key], None] = lambda _: None) -> None:
-        self._asked = request
+        self._request = request
         self._known: dict[Key, OrderService | Invalid] = {}
 
     def get(self, key: Key) -> OrderService | Invalid | None:
@@ -51,7 +51,7 @@ class ResourceIndex:
         self._known[key] = new
         is_new = old is None or _wish(old) != _wish(new)
         if is_new:
-            self._asked(key)
+            self._request(key)
         return is_new
 
     def wrote(self, body: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ REFUSED = 'pods "minimal-migrate-x-abcde" is forbidden: exceeded quota'
 
 
 class Server:
-    """The part of a client that is used; `asked` is how often it was asked for Events."""
+    """The part of a client that is used; `requests` counts how often it was asked for Events."""
 
     def __init__(self) -> None:
         self.requests, self.messages = 0, [REFUSED]
@@ -54,9 +54,9 @@ class Patience:
 
     def until(self, end_s: float) -> None:
         while self.now <= end_s:
-            self.results.append(asyncio.run(self.hints.of(KEY, self.snapshot)))
+            self.results.append(asyncio.run(self.hints.reasons(KEY, self.snapshot)))
             self.passes += 1
-            self.now += self.hints.next_look_s(KEY)
+            self.now += self.hints.next_check_s(KEY)
 
 
 def test_an_hour_of_waiting_is_a_dozen_requests(make: Any) -> None:
@@ -86,7 +86,7 @@ def test_another_spec_is_looked_at_at_once(make: Any) -> None:
     patience.snapshot = _waiting(msgspec.structs.replace(service, metadata=metadata))
     patience.until(patience.now)
     assert patience.server.requests == requests + 1
-    assert patience.hints.next_look_s(KEY) == FIRST_S
+    assert patience.hints.next_check_s(KEY) == FIRST_S
 
 
 def test_a_resource_whose_pods_have_begun_waits_for_nothing(make: Any) -> None:

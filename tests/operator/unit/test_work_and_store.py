@@ -15,7 +15,7 @@ from orderservice_operator.resource.key import Key
 A, B = Key("n", "a"), Key("n", "b")
 
 
-def _worked(keys: list[Key], handle: Any, *, until: Callable[[], bool], workers: int = 2) -> None:
+def _work(keys: list[Key], handle: Any, *, until: Callable[[], bool], workers: int = 2) -> None:
     """Work until something is true, and until the queue is idle."""
 
     async def main() -> None:
@@ -42,7 +42,7 @@ def test_a_resource_asked_for_many_times_is_looked_at_once() -> None:
 
         return handle_key
 
-    _worked([A, A, A, B], handle, until=lambda: B in handled)
+    _work([A, A, A, B], handle, until=lambda: B in handled)
     assert sorted(handled, key=str) == [A, B]
 
 
@@ -64,7 +64,7 @@ def test_a_resource_asked_for_during_its_work_is_looked_at_once_more_and_never_t
 
         return handle_key
 
-    _worked([A], handle, until=lambda: looks >= 2)
+    _work([A], handle, until=lambda: looks >= 2)
     assert (maximum, looks) == (1, 2)
 
 
@@ -81,7 +81,7 @@ def test_a_failure_is_tried_again_and_holds_up_nobody() -> None:
 
         return handle_key
 
-    _worked([A, B], handle, until=lambda: len(handled) >= 4, workers=1)
+    _work([A, B], handle, until=lambda: len(handled) >= 4, workers=1)
     assert handled[:2] == [A, B]
     assert sorted(handled[2:], key=str) == [A, B]
 
