@@ -101,4 +101,4 @@ def _bound(bench: Bench, name: str) -> Callable[[], Throughput]:
         "get-cold": statements.find_order,
     }
     first, last = _IDS.get(name, (1, USERS))
-    return partial(bench.stated, lines[name](), last, first)
+    return partial(bench.run_statements, lines[name](), last, first)

@@ -38,17 +38,17 @@ def machine() -> dict[str, str]:
 
 def versions(broker: str) -> dict[str, str]:
     """Return the versions of the programs that took part."""
-    text = _said([tools.program("wrk"), "-v"], tools.environment())
+    text = _output_of([tools.program("wrk"), "-v"], tools.environment())
     wrk = text.split(" ")[1] if text.startswith("wrk ") else "unknown"
     packages = {name: version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), **packages, "rabbitmq": broker, "wrk": wrk}
 
 
 def _git(*args: str) -> str:
-    return _said(["git", "-C", str(REPOSITORY), *args], dict(os.environ))
+    return _output_of(["git", "-C", str(REPOSITORY), *args], dict(os.environ))
 
 
-def _said(argv: list[str], environment: dict[str, str]) -> str:
+def _output_of(argv: list[str], environment: dict[str, str]) -> str:
     """Return the output of a command; an empty text if it is not installed."""
     try:
         process = subprocess.run(  # noqa: S603 words of our own

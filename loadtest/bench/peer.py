@@ -22,7 +22,7 @@ class Missing(Exception):
 
 def built() -> Path | None:
     """Return the program of this source, if it was built before."""
-    program = kept.root() / _kept_as() / _NAME
+    program = kept.root() / _cache_key() / _NAME
     return program if program.is_file() else None
 
 
@@ -31,16 +31,16 @@ def program() -> Path:
 
     Raises Missing without Go, or when the build fails.
     """
-    return built() or kept.keep(_kept_as(), _build) / _NAME
+    return built() or kept.keep(_cache_key(), _build) / _NAME
 
 
 def version() -> str:
     """Return the version of Go, or `unknown`."""
-    words = _said(["version"]).stdout.split() if _go() else []
+    words = _run_go(["version"]).stdout.split() if _go() else []
     return words[2].removeprefix("go") if len(words) > 2 else "unknown"
 
 
-def _kept_as() -> str:
+def _cache_key() -> str:
     content = b"".join((FOLDER / name).read_bytes() for name in _FILES)
     return f"{_NAME}-{hashlib.sha256(content).hexdigest()[:16]}"
 
@@ -50,7 +50,7 @@ def _build(folder: Path) -> None:
         raise Missing("Go is not installed")
     # go.sum has the hash of every module; nothing may be added to it here.
     options = ["-mod=readonly", "-trimpath", "-buildvcs=false", "-o", str(folder / _NAME)]
-    process = _said(["build", *options, "."])
+    process = _run_go(["build", *options, "."])
     if process.returncode:
         last = (process.stderr.strip().splitlines() or ["no reason"])[-1]
         raise Missing(f"its build failed: {last}")
@@ -61,7 +61,7 @@ def _go() -> str | None:
     return shutil.which("go") or (str(_USUAL) if _USUAL.is_file() else None)
 
 
-def _said(words: list[str]) -> "subprocess.CompletedProcess[str]":
+def _run_go(words: list[str]) -> "subprocess.CompletedProcess[str]":
     """Run Go in the source folder, for a static build, without fetching another Go version."""
     environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
     return subprocess.run(  # noqa: S603 words of our own

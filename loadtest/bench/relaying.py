@@ -21,13 +21,13 @@ def benchmark(bench: Bench) -> Benchmark:
     count = _PER_S * bench.plan.seconds
     contestants = {
         component: Contestant(
-            partial(_relayed, bench, count),
+            partial(_relay, bench, count),
             partial(_start, bench, component),
             partial(_end, bench, component),
         )
         for component in bench.ours("relay")
     }
-    posts = partial(bench.stated, statements.accept_order(), USERS)
+    posts = partial(bench.run_statements, statements.accept_order(), USERS)
     contestants["pgbench POST"] = Contestant(posts, after=bench.database.empty_outbox)
     contestants["broker"] = Contestant(
         partial(queues.announce, bench.testbed.amqp_url, [1] * count),
@@ -42,7 +42,7 @@ def benchmark(bench: Bench) -> Benchmark:
 def _start(bench: Bench, component: str) -> None:
     bench.database.empty_outbox()
     bench.testbed.start(component)
-    _relayed(bench, _WARM)
+    _relay(bench, _WARM)
 
 
 def _end(bench: Bench, component: str) -> None:
@@ -50,7 +50,7 @@ def _end(bench: Bench, component: str) -> None:
     queues.purge(bench.testbed.amqp_url)
 
 
-def _relayed(bench: Bench, count: int) -> Throughput:
+def _relay(bench: Bench, count: int) -> Throughput:
     bench.database.fill_outbox(count)
     began_s = time.perf_counter()
     until(bench.database.outbox_is_empty, _WITHIN_S)

@@ -54,13 +54,13 @@ def run(folder: Path, scope: Scope, log: Log) -> BenchReport:
     go, go_gap = _peer(scope, log)
     with (
         locked(folder),
-        _emptied(folder) as data,
+        _empty_folder(folder) as data,
         Testbed(data, scope.plan, scope.before, go) as bed,
     ):
-        bench = _prepared(bed, scope, log)
+        bench = _prepare(bed, scope, log)
         gaps = left_out(bed.slow_commits, scope.subjects, log)
         names = [name for name in scope.subjects if name not in gaps]
-        subjects, memory = _measured(bench, scope._replace(subjects=names), log)
+        subjects, memory = _measure(bench, scope._replace(subjects=names), log)
         bench.database.close()
     return BenchReport(
         at=at,
@@ -92,7 +92,7 @@ def _peer(scope: Scope, log: Log) -> tuple[Path | None, dict[str, str]]:
 
 
 @contextlib.contextmanager
-def _emptied(folder: Path) -> Iterator[Path]:
+def _empty_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder; the files of a killed run are deleted."""
     data = folder / "data"
     if data.exists():
@@ -104,7 +104,7 @@ def _emptied(folder: Path) -> Iterator[Path]:
         remove(data)
 
 
-def _prepared(bed: Testbed, scope: Scope, log: Log) -> Bench:
+def _prepare(bed: Testbed, scope: Scope, log: Log) -> Bench:
     for wave in testbed.wanted(scope.subjects, scope.before, go=bed.has_peer):
         log(f"starting {', '.join(wave)}")
         bed.start(*wave)
@@ -123,7 +123,7 @@ def left_out(slow: SlowCommits, subjects: Sequence[str], log: Log) -> dict[str, 
     return {"post-slow": slow.missing}
 
 
-def _measured(bench: Bench, scope: Scope, log: Log) -> tuple[list[Subject], dict[str, Memory]]:
+def _measure(bench: Bench, scope: Scope, log: Log) -> tuple[list[Subject], dict[str, Memory]]:
     subjects: list[Subject] = []
     memory: dict[str, Memory] = {}
     for name in scope.subjects:

@@ -46,7 +46,7 @@ class Bench(NamedTuple):
         """Return the comparison with the other checkout, if there is one."""
         return [(process, process + BEFORE)] if self.testbed.compares else []
 
-    def stated(self, lines: str, last: int, first: int = 1) -> Throughput:
+    def run_statements(self, lines: str, last: int, first: int = 1) -> Throughput:
         """Have pgbench run statements for ids up to `last`, on as many connections as the api."""
         variables = statements.CONSTANTS | {"first": first, "last": last}
         how = ("-c", str(self.plan.processes), "-j", "2", "-T", str(self.plan.seconds))

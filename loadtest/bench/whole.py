@@ -30,17 +30,19 @@ def _contestant(bench: Bench, version: str) -> Contestant:
     def before() -> None:
         bench.database.empty_outbox()
         bench.testbed.start(*services)
-        _taken(bench, version, _WARM_S)
+        _post_and_drain(bench, version, _WARM_S)
 
     def after() -> None:
         for name in services:
             bench.testbed.stop(name)
         queues.purge(bench.testbed.amqp_url)
 
-    return Contestant(partial(_taken, bench, version, _LONGER * bench.plan.seconds), before, after)
+    return Contestant(
+        partial(_post_and_drain, bench, version, _LONGER * bench.plan.seconds), before, after
+    )
 
 
-def _taken(bench: Bench, version: str, seconds: int) -> Throughput:
+def _post_and_drain(bench: Bench, version: str, seconds: int) -> Throughput:
     """POST for some seconds, then wait for the last order; the rate includes both times."""
     newest = bench.database.newest()
     load = Load("post", 1, USERS, bench.plan.connections)

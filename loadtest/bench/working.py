@@ -41,21 +41,23 @@ class _Share:
 
 def benchmark(bench: Bench) -> Benchmark:
     """Return the worker as a subject."""
-    contestants = {component: _worked(bench, component) for component in bench.ours("worker")}
-    contestants["pgbench"] = _stated(bench)
+    contestants = {
+        component: _worker_contestant(bench, component) for component in bench.ours("worker")
+    }
+    contestants["pgbench"] = _pgbench_contestant(bench)
     compared = [(component, "pgbench") for component in bench.ours("worker")]
     return Benchmark("worker", "order", contestants, [*compared, *bench.pairs("worker")])
 
 
-def _worked(bench: Bench, component: str) -> Contestant:
+def _worker_contestant(bench: Bench, component: str) -> Contestant:
     """Queue all messages, then let the worker settle their orders."""
     share, batches = _Share(bench), list[range]()
 
     def before() -> None:
         bench.testbed.start(component)
-        _drained(bench, component, _waiting(bench, component, _WARM))
+        _drain(bench, component, _waiting(bench, component, _WARM))
         number = share.number(
-            lambda count: _drained(bench, component, _waiting(bench, component, count))
+            lambda count: _drain(bench, component, _waiting(bench, component, count))
         )
         batches.append(_waiting(bench, component, number))
 
@@ -63,7 +65,7 @@ def _worked(bench: Bench, component: str) -> Contestant:
         bench.testbed.stop(component)
         queues.purge(bench.testbed.amqp_url)
 
-    return Contestant(lambda: share.note(_drained(bench, component, batches.pop())), before, after)
+    return Contestant(lambda: share.note(_drain(bench, component, batches.pop())), before, after)
 
 
 def _waiting(bench: Bench, component: str, count: int) -> range:
@@ -74,14 +76,14 @@ def _waiting(bench: Bench, component: str, count: int) -> range:
     return orders
 
 
-def _drained(bench: Bench, component: str, orders: range) -> Throughput:
+def _drain(bench: Bench, component: str, orders: range) -> Throughput:
     began_s = time.perf_counter()
     bench.testbed.resume(component)
     until(lambda: bench.database.all_settled(orders[0], orders[-1]), _WITHIN_S, _EVERY_S)
     return Throughput(len(orders), len(orders) / (time.perf_counter() - began_s))
 
 
-def _stated(bench: Bench) -> Contestant:
+def _pgbench_contestant(bench: Bench) -> Contestant:
     """Settle the orders with statements only."""
     share, batches = _Share(bench), list[range]()
 

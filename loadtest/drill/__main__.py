@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results = []
             for number, fault in enumerate(faults, start=1):
                 say(f"{number}/{len(faults)} {fault.name}: {fault.title}")
-                results.append(tried(stack, Prometheus(stack), fault))
+                results.append(try_fault(stack, Prometheus(stack), fault))
                 say(f"    {len(results[-1].fired_s)} of {len(fault.alerts)} alerts fired")
         finally:
             say("stopping the stack")
@@ -102,7 +102,7 @@ def environment(folder: Path) -> dict[str, str]:
     return os.environ | SETTINGS | slow | threads | extra
 
 
-def tried(stack: Stack, prometheus: Prometheus, fault: Fault) -> FaultResult:
+def try_fault(stack: Stack, prometheus: Prometheus, fault: Fault) -> FaultResult:
     """Cause a fault, watch for its alerts during it and after, and repair it."""
     previous = set(prometheus.firing())
     began_at = broken_at = time.monotonic()

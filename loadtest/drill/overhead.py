@@ -87,7 +87,7 @@ def receive(pipe: Connection) -> None:
         pipe.recv()
 
 
-def measured(level: Literal["error", "info"]) -> tuple[Cost, Cost]:
+def measure(level: Literal["error", "info"]) -> tuple[Cost, Cost]:
     """Return the cost of a request at a log level: not sampled, and sampled."""
     from orders.api import middleware
     from orders.settings import LogSettings
@@ -115,8 +115,8 @@ def main() -> None:
     tracing.configure("overhead")
     terminal = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # log lines are written and dropped
-    unsampled, sampled = measured("error")
-    line = measured("info")[0].answering - unsampled.answering
+    unsampled, sampled = measure("error")
+    line = measure("info")[0].answering - unsampled.answering
     os.dup2(terminal, 1)
     sys.stdout.write(
         "Microseconds of CPU a request\n"

@@ -71,7 +71,7 @@ async def show(order_id: PathId, request: Request) -> Response:
     key = f"{_CACHE}{order_id}"
     fields, stored = await state.limiter.count(_address(request), key)
     if stored is None:
-        stored = await _fetched(state, order_id, key)
+        stored = await _fetch(state, order_id, key)
     if stored is None:
         return _problem(request, 404, "There is no such order.", fields)
     version, _, _, body = stored.split(b" ", 3)
@@ -81,7 +81,7 @@ async def show(order_id: PathId, request: Request) -> Response:
     return Response(body, 200, fields | {"ETag": tag} | _PRIVATE, _JSON)
 
 
-async def _fetched(state: Any, order_id: int, key: str) -> bytes | None:
+async def _fetch(state: Any, order_id: int, key: str) -> bytes | None:
     rows = await database.rows(state.pool, "find_order", {"id": order_id})
     if not rows:
         return None

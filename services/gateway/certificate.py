@@ -44,7 +44,7 @@ def follow(pair: Pair, reload: Callable[[], None], every_s: float = _EVERY_S) ->
     renewal = Renewal(pair, reload)
     while True:
         time.sleep(every_s)
-        renewal.look()
+        renewal.check_for_change()
 
 
 class Renewal:
@@ -54,9 +54,9 @@ class Renewal:
         self._pair, self._reload = pair, reload
         self._version = _version(pair)
 
-    def look(self) -> None:
+    def check_for_change(self) -> None:
         """Reload if the files changed."""
-        # Before they are read: what changes in between is seen by the next look.
+        # Before they are read: what changes in between is seen by the next check.
         version = _version(self._pair)
         if version == self._version:
             return

@@ -33,7 +33,7 @@ class BearerToken:
         self._path, self._name = Path(path), name
         self._lock = threading.Lock()
         try:
-            self._version = self._look()
+            self._version = self._read_version()
             self._fields = self._read()
         except (OSError, ValueError) as error:
             raise SettingError(f"{name} is wrong: {_reason(error)}") from error
@@ -42,7 +42,7 @@ class BearerToken:
     def fields(self) -> Mapping[str, str]:
         """The header fields with the current token."""
         try:
-            version = self._look()
+            version = self._read_version()
         except OSError as error:
             self._keep((0, 0, 0), error)
             return self._fields
@@ -50,7 +50,7 @@ class BearerToken:
             self._renew(version)
         return self._fields
 
-    def _look(self) -> _Version:
+    def _read_version(self) -> _Version:
         """Return time, inode and size of the file; they change behind Kubernetes' symlinks, too."""
         status = os.stat(self._path)  # noqa: PTH116 half the time of Path.stat, for every request
         return status.st_mtime_ns, status.st_ino, status.st_size
