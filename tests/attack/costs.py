@@ -1,4 +1,4 @@
-"""What one hostile request costs an api: CPU and memory, beside those of an order."""
+"""Measure what one hostile request costs an api: CPU and memory, beside those of an order."""
 
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -28,7 +28,7 @@ _TIMES: Final = 40
 
 
 class Cost(NamedTuple):
-    """What a request costs on average."""
+    """The average cost of a request."""
 
     cpu_ms: float
     memory_kb: float

@@ -31,7 +31,7 @@ _WRITER: Final = json.JSONEncoder()  # writes lone surrogates and numbers of any
 
 
 class Input(NamedTuple):
-    """What is sent: one whole request, or pieces of a stream that may be anything.
+    """The bytes to send: one whole request, or pieces of a stream that may be anything.
 
     `once`: the pieces are one request; a server that answers twice has read them as two.
     """

@@ -51,12 +51,12 @@ class Load:
 
     @property
     def count(self) -> int:
-        """How many inputs were sent."""
+        """The number of inputs sent."""
         return self.sent.total()
 
     @property
     def unexpected(self) -> int:
-        """How many answers were 5xx without having been asked for."""
+        """The number of 5xx answers that the input did not ask for."""
         return sum(fault.detail.startswith("5") for fault in self.faults)
 
     def run(self, report: Callable[[str], None], every_s: float = 10) -> None:

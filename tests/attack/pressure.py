@@ -27,7 +27,7 @@ _MISBEHAVIOUR: Final = {
 
 
 class Wait(NamedTuple):
-    """How a well-behaved client fared: its longest wait, and how often it was not served."""
+    """A well-behaved client's longest wait, and how often it was not served."""
 
     longest_ms: float
     refused: int

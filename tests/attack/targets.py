@@ -1,4 +1,4 @@
-"""What is attacked: an api of each worker class, with tokens and without, each with a gateway."""
+"""The targets: an api of each worker class, with and without tokens, each behind a gateway."""
 
 import itertools
 import tempfile
@@ -28,7 +28,7 @@ KINDS: Final[Sequence[Kind]] = tuple(itertools.product(("meinheld", "gthread"), 
 
 
 class Place(NamedTuple):
-    """Where the servers are that every target uses."""
+    """The folder and the servers that every target uses."""
 
     folder: Path
     database_url: str

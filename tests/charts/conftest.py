@@ -101,7 +101,7 @@ def make_namespace(api: Api, name: str) -> str:
 
 @pytest.fixture(scope="module")
 def live(api: Api) -> Iterator[Callable[[str], None]]:
-    """Let the pods of namespaces live, as far as their status goes."""
+    """Run nodes that set the status of the pods in a namespace, as kubelets do."""
     running: list[Nodes] = []
 
     def start(namespace: str) -> None:

@@ -72,7 +72,7 @@ def complete(workload: Object) -> bool:
 
 
 def versions(api: Api, namespace: str) -> dict[str, str]:
-    """Give the template of every workload's pods: another one, and they are replaced."""
+    """Return the pod template of every workload: if it changes, the pods are replaced."""
     return {
         name: repr(workload["spec"]["template"])
         for name, workload in workloads(api, namespace).items()

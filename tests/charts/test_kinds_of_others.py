@@ -1,4 +1,4 @@
-"""What is made for Prometheus operator and External Secrets is taken by their own definitions."""
+"""Prometheus operator's and External Secrets' own definitions accept the objects made for them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,7 +69,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def applied(shell: Shell, folder: Path, manifests: list[dict[str, Any]]) -> str:
-    """Let the API server say what it would make of manifests; it knows every field, or refuses."""
+    """Return what the API server makes of manifests in a dry run that refuses unknown fields."""
     file = folder / "manifests.yaml"
     file.write_text(yaml.safe_dump_all(manifests))
     command_here = f"sed 's/namespace: shop$/namespace: {NAMESPACE}/' {file}"

@@ -62,7 +62,7 @@ def test_without_the_operators_chart_an_environment_says_what_is_missing(
 
 
 class State(NamedTuple):
-    """What an environment is made of: templates of pods, their names, settings of the workers."""
+    """The state of an environment: pod templates, their names, settings of the workers."""
 
     versions: dict[str, str]
     pods: set[str]
@@ -75,7 +75,7 @@ States = dict[str, State]
 def side_by_side(
     api: Api, do: Callable[[Api, str], T], namespaces: tuple[str, ...] = NAMESPACES
 ) -> dict[str, T]:
-    """Do something in every environment at once, each with a session of its own."""
+    """Run a function in every environment at once, each with its own session."""
     with ThreadPoolExecutor(len(namespaces)) as pool:
         results = pool.map(lambda namespace: do(api.twin(), namespace), namespaces)
         return dict(zip(namespaces, results, strict=True))
@@ -191,7 +191,7 @@ def environment(request: pytest.FixtureRequest, installed: States) -> str:
 
 
 def settings_of(api: Api, namespace: str, process: str) -> dict[str, str]:
-    """Give what the pods of a process read from their ConfigMap."""
+    """Return the settings that the pods of a process read from their ConfigMap."""
     template = workloads(api, namespace)[f"orders-{process}"]["spec"]["template"]
     containers = {container["name"]: container for container in template["spec"]["containers"]}
     (source,) = containers[process]["envFrom"]

@@ -1,4 +1,4 @@
-"""What pages tell adopters to type, typed: by Helm, kubectl and orderctl on a real control plane.
+"""Run the commands of the docs' pages with Helm, kubectl and orderctl on a real control plane.
 
 The operator's process does not run here; `test_on_a_cluster.py` has it at work.
 """

@@ -1,4 +1,4 @@
-"""What the charts render, without a cluster."""
+"""The manifests that the charts render, without a cluster."""
 
 import shutil
 from itertools import chain, product
@@ -145,7 +145,7 @@ def test_the_dashboards_are_the_written_ones(helm: Helm) -> None:
 
 
 def rules_of(manifests: list[dict[str, Any]], *parts: str) -> list[str]:
-    """Give the rules of the roles whose names end so, in words."""
+    """Return the rules of the roles whose names end so, as text."""
     roles = [manifest for manifest in manifests if manifest["kind"] in {"Role", "ClusterRole"}]
     named = [role["rules"] for role in roles if role["metadata"]["name"].endswith(parts)]
     return sorted(_in_words(rule) for rule in chain(*named))

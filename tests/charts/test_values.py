@@ -1,4 +1,4 @@
-"""What the schemas admit renders to something that Kubernetes takes, or is refused in words."""
+"""Values that the schemas admit render to valid objects, or an error explains the refusal."""
 
 import json
 import re
@@ -26,7 +26,7 @@ LONGEST_WITH_REPLICA: Final = 33
 
 
 def in_digits(schema: dict[str, Any]) -> Any:
-    """Give digits to every free text that a schema knows; nothing where it admits none."""
+    """Return digits for every free text that a schema knows; None if it admits none."""
     if "properties" in schema:
         values = {name: in_digits(member) for name, member in schema["properties"].items()}
         return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""From one version of the charts to the next and back, as packages, with environments at work.
+"""Upgrades between versions of the packaged charts and back, with environments at work.
 
 The environment is installed by Helm 3, the operator by Helm 4.
 """

@@ -1,4 +1,4 @@
-"""What holds for every answer: ids, problems, methods, limits; no server is needed for it."""
+"""The contract of every answer: ids, problems, methods, limits. No server is needed."""
 
 import io
 import json

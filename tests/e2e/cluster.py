@@ -1,4 +1,4 @@
-"""One cluster of two nodes for pods, with DNS and metrics, that leaves nothing behind.
+"""One cluster of two nodes, with DNS and metrics; it is removed at the end.
 
 Where a Docker engine answers it is kind's, else one of our own.
 """

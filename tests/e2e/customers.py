@@ -44,7 +44,7 @@ class Customers:
 
     @property
     def accepted(self) -> int:
-        """How many orders were promised."""
+        """The number of orders answered with 202."""
         return sum(bool(purchase.order_ids) for purchase in self.purchases)
 
     def books(self) -> list[InvariantCheck]:

@@ -1,4 +1,4 @@
-"""Which endpoints of the environment each process can reach, tried from inside a pod."""
+"""Try from inside a pod which endpoints of the environment each process can reach."""
 
 from collections.abc import Callable
 from typing import Final

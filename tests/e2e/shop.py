@@ -99,13 +99,13 @@ class Shop:
         return sum(int(entry["restartCount"]) for entry in status["containerStatuses"])
 
     def kill(self, pod: str) -> None:
-        """Let a pod end at once, as when its node dies."""
+        """Kill a pod without grace, as when its node dies."""
         path = self.api.path("v1", "pods", self.namespace, pod)
         grace = {"gracePeriodSeconds": "0"}
         self.api.session.delete(self.api.url + path, params=grace, timeout=30).raise_for_status()
 
     def evict(self, pod: str) -> bool:
-        """Ask for a pod to go, as a drain does; False while its disruption budget forbids it."""
+        """Request an eviction, as a drain does; False while the disruption budget forbids it."""
         path = self.api.path("v1", "pods", self.namespace, pod)
         body = {"apiVersion": "policy/v1", "kind": "Eviction"}
         metadata = {"name": pod, "namespace": self.namespace}
@@ -180,13 +180,13 @@ class Shop:
         return str(requests.get(self.url("api", order), timeout=30).json()["status"])
 
     def faults(self, simulator: str, **faults: float) -> None:
-        """Let a simulator misbehave; nothing named: let it be well."""
+        """Give a simulator faults; without arguments, remove them."""
         url = self.url(simulator, "/control/faults")
         requests.put(url, json=faults, timeout=30).raise_for_status()
 
     @property
     def target_of_load(self) -> Target:
-        """Say where everything is that a load test asks."""
+        """Return the addresses of a load test's target."""
         database = f"postgresql://orders:{PASSWORD}@{self.address('postgresql')}/orders"
         return Target(
             host=self.url("api"),

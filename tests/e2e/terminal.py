@@ -1,4 +1,4 @@
-"""What a run says to the person who waits for it, and the commands it gives."""
+"""Progress messages and commands of a run."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ class Failed(Exception):
 
 
 def say(text: str) -> None:
-    """Tell how far it is."""
+    """Print a progress message to stderr."""
     sys.stderr.write(f"  {time.monotonic() - _BEGAN:6.1f} s  {text}\n")
     sys.stderr.flush()
 

@@ -33,16 +33,16 @@ def install_environment(helm: Helm, running: Cluster) -> Install:
     return install
 
 
-def sold(customers: Customers) -> str:
-    """Hold what was promised against the books; say how many, and what answers were not 202."""
+def check_books(customers: Customers) -> str:
+    """Compare the accepted orders with the books; return their number and the other answers."""
     assert customers.books() == []
     others = {name: count for name, count in customers.answers.items() if name != "202"}
     summary = f"answers that were tried again: {others}" if others else "every request answered 202"
     return f"{customers.accepted} orders, none lost; {summary}"
 
 
-def passed(shop: Shop) -> str:
-    """Wait for the end of the load test's Jobs; say what they found, which has to be all well."""
+def wait_for_load_test(shop: Shop) -> str:
+    """Wait until the load test's Jobs ended and passed; return a summary of the result."""
     shop.wait("both Jobs have ended", lambda: shop.jobs_over("load-master", "load-worker"))
     result = msgspec.json.decode(shop.log("load-master").splitlines()[-1])
     assert result["verdict"] == 0, [check for check in result["checks"] if not check["holds"]]
@@ -118,7 +118,8 @@ def test_the_load_tests_jobs_pass_the_smoke_scenario(
     image = "loadTest.image=localhost/orderservice-loadtest:dev"
     small = "loadTest.resources.requests.cpu=50m"  # the nodes have two CPUs for everything
     install_environment("loadTest.enabled=true", image, small)
-    figure("Locust's smoke scenario by the chart's Jobs, master and worker", passed(shop))
+    summary = wait_for_load_test(shop)
+    figure("Locust's smoke scenario by the chart's Jobs, master and worker", summary)
 
 
 def test_a_rolling_update_under_load_loses_nothing(
@@ -132,7 +133,8 @@ def test_a_rolling_update_under_load_loses_nothing(
             "every pod has been replaced",
             partial(shop.replaced, pods_before, *PROCESSES),
         )
-    figure("rolling update of all four processes under load", f"{took_s:.0f} s, {sold(customers)}")
+    summary = f"{took_s:.0f} s, {check_books(customers)}"
+    figure("rolling update of all four processes under load", summary)
 
 
 def test_killed_pods_lose_nothing(shop: Shop, figure: Figure) -> None:
@@ -141,7 +143,7 @@ def test_killed_pods_lose_nothing(shop: Shop, figure: Figure) -> None:
             (victim, *_) = shop.pod_names(process)
             shop.kill(victim)
             shop.wait(f"another {process} is ready", partial(shop.replaced, {victim}, process))
-    figure("one pod of each process killed under load, without grace", sold(customers))
+    figure("one pod of each process killed under load, without grace", check_books(customers))
 
 
 def test_a_drained_node_loses_nothing(shop: Shop, kubectl: Kubectl, figure: Figure) -> None:
@@ -158,14 +160,14 @@ def test_a_drained_node_loses_nothing(shop: Shop, kubectl: Kubectl, figure: Figu
     kubectl("uncordon", other)
     figure(
         "every pod of the four processes evicted, then `kubectl drain` of the node they went to",
-        f"ready again {took_s:.0f} s after it; {sold(customers)}",
+        f"ready again {took_s:.0f} s after it; {check_books(customers)}",
     )
 
 
 def test_a_busy_api_gets_more_pods_and_an_idle_one_fewer(shop: Shop, figure: Figure) -> None:
     with Customers(shop.target_of_load, count=24, pause_s=0) as customers:
         up_s = shop.wait("there are more api pods", lambda: shop.replicas("api") > 1)
-    sold(customers)
+    check_books(customers)
     down_s = shop.wait("there is one api pod again", lambda: shop.replicas("api") == 1)
     figure("CPU autoscaler: api 1 → more under load", f"{up_s:.0f} s")
     figure("CPU autoscaler: back to 1 without load", f"{down_s:.0f} s")
@@ -178,7 +180,7 @@ def test_a_long_queue_gets_more_workers_and_an_empty_one_fewer(shop: Shop, figur
             up_s = shop.wait("there are more workers", lambda: shop.replicas("worker") > 1)
     finally:
         shop.faults("payment")
-    sold(customers)
+    check_books(customers)
     down_s = shop.wait("there is one worker again", lambda: shop.replicas("worker") == 1)
     figure("queue autoscaler: worker 1 → more under a slow payment", f"{up_s:.0f} s")
     figure("queue autoscaler: back to 1 once the queue is empty", f"{down_s:.0f} s")
@@ -231,7 +233,7 @@ def test_a_private_authority_verifies_every_connection_of_an_environment(
     took_s = verified.wait("the OrderService is Ready", verified.ready)
     helm("test", RELEASE, "--namespace", private.NAMESPACE, "--timeout=4m")
     install("loadTest.enabled=true")
-    load = passed(verified)
+    load = wait_for_load_test(verified)
     reach = partial(private.answered_in_clear, kubectl)
     assert reach(NAMESPACE) == private.PLAIN
     assert reach(private.NAMESPACE) == set()

@@ -1,4 +1,4 @@
-"""What a Kubernetes Service does: new connections go to the replicas that are ready, in turn.
+"""Balance as a Kubernetes Service does: new connections go to the ready replicas in turn.
 
 Each replica of the api has a gateway of its own beside it, as in its pod, which is ready when both
 are.
@@ -27,7 +27,7 @@ class Endpoint:
     failures: int = 0
 
     def probe(self) -> None:
-        """Ask once whether it is ready."""
+        """Probe once whether the replica is ready."""
         ready = self.service.answers("/readyz", _PROBE_TIMEOUT_S) and http_answers(
             self.gateway_port, "/gateway/livez", _PROBE_TIMEOUT_S
         )

@@ -29,7 +29,7 @@ _TYPES: Final = {
 
 
 class Violation(NamedTuple):
-    """What is wrong, and the request by which it can be seen (client 0: no request).
+    """A violation, and the request that shows it (client 0: no request).
 
     `mark`: all requests about that order show it.
     """
@@ -41,7 +41,7 @@ class Violation(NamedTuple):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """How one check ended."""
+    """The result of one check."""
 
     name: str
     promise: str
@@ -50,7 +50,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     @property
     def holds(self) -> bool:
-        """Whether nothing was wrong."""
+        """Whether the check found no violation."""
         return not self.violations
 
 

@@ -38,7 +38,7 @@ class Accepted(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """How a customer behaves: pauses and patience in seconds."""
+    """A customer's pauses and patience, in seconds."""
 
     least_s: float = 0.2
     most_s: float = 0.6

@@ -1,4 +1,4 @@
-"""What the runs share: how they talk to the person who waits."""
+"""Fixtures that the runs share: messages to the person who waits."""
 
 import sys
 from collections.abc import Callable

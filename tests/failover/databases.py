@@ -100,7 +100,7 @@ class Databases:
         return self.leader.scalar(query) == len(self.standbys)
 
     def replicate_asynchronously(self) -> None:
-        """Let commits no longer wait for a standby."""
+        """Make commits no longer wait for a standby."""
         self.synchronous = False
         self._write_settings(self.leader)
         self.leader.scalar("SELECT pg_reload_conf()")

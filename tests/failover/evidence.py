@@ -1,4 +1,4 @@
-"""What was really done: the database, the ledgers of the simulators, and the queues of the dead."""
+"""The evidence: the database, the ledgers of the simulators, and the dead-letter queues."""
 
 from typing import Any
 
@@ -99,7 +99,7 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 def gather(stack: Stack) -> Evidence:
-    """Ask every server for what it has."""
+    """Read the evidence from every server."""
     money = stack.control("payment", "GET", "ledger")
     return Evidence(
         orders=[_order(row) for row in stack.rows(_ORDERS)],

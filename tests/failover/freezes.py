@@ -38,7 +38,7 @@ Probe = Callable[[], bool]
 
 @dataclass
 class Frozen:
-    """What is to be frozen, and the liveness probe that its pod has, if it has one."""
+    """The process to freeze, and the liveness probe of its pod, if it has one."""
 
     stop: Callable[[], None]
     go_on: Callable[[], None]
@@ -49,7 +49,7 @@ class Frozen:
 
 @dataclass
 class Outcome:
-    """What was seen of a freeze, in seconds after it began; None: it did not happen."""
+    """The effects of a freeze, in seconds after it began; None: it had no such effect."""
 
     since_s: float = 0.0  # time of day; to stop fifty sessions takes a busy machine seconds
     goes_on_s: float | None = None  # every client wrote, and a new order was told
@@ -58,7 +58,7 @@ class Outcome:
 
     @property
     def survives(self) -> bool:
-        """Whether the work went on elsewhere in time, or a restart would have come."""
+        """Whether other processes took over in time, or a restart would have come."""
         on = self.goes_on_s is not None and self.goes_on_s <= GOES_ON_WITHIN_S and not self.late
         fails = self.probe_fails_s is not None and self.probe_fails_s <= PROBE_FAILS_WITHIN_S
         return on or fails

@@ -1,4 +1,4 @@
-"""What clients saw and what was done to the servers, as records that are kept in files."""
+"""The history of a run in files: the answers that clients got, and the faults of servers."""
 
 import threading
 import time

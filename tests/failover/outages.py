@@ -63,7 +63,7 @@ def change_policies(stack: Stack, change: Callable[[str, dict[str, Any]], dict[s
 
 @contextmanager
 def failing(stack: Stack, simulator: str, status: int) -> Iterator[None]:
-    """Let a simulator answer every request with an error."""
+    """Make a simulator answer every request with an error."""
     stack.control(simulator, "PUT", "faults", {"errorRatio": 1, "errorStatus": status})
     try:
         yield
@@ -111,5 +111,5 @@ SUBJECTS: Final = {name: name.split()[0] for name in OUTAGES}
 
 
 def pause() -> None:
-    """Let the outage last."""
+    """Wait for the length of the outage."""
     time.sleep(OUTAGE_S)

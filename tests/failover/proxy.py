@@ -63,7 +63,7 @@ class Proxy:
         self._do(self._reset)
 
     def freeze(self) -> None:
-        """Let no byte pass, in any connection, new ones included: a network that drops packets."""
+        """Pass no bytes, on new connections either: a network that drops packets."""
         self._do(self._freeze)
 
     def heal(self) -> None:
@@ -83,7 +83,7 @@ class Proxy:
         self._do(lambda: setattr(self, "_targets", itertools.cycle((target,))))
 
     def delay(self, seconds: float) -> None:
-        """Hold every chunk back for so long, in both directions; 0 ends it."""
+        """Delay every chunk by this time, in both directions; 0 ends it."""
         self._do(lambda: setattr(self, "_delay_s", seconds))
 
     async def serve(self) -> None:

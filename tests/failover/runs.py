@@ -34,7 +34,7 @@ class Run:
 
     @contextmanager
     def load(self, customers: int = CUSTOMERS, pace: Pace | None = None) -> Iterator[Crowd]:
-        """Let customers shop while the block runs."""
+        """Run customers while the block runs."""
         with promotions.crowd(self.stack, self.history, customers, pace) as crowd:
             yield crowd
 

@@ -74,7 +74,7 @@ def wait(holds: Callable[[], Any], within_s: float, condition: str, every_s: flo
 
 
 class Stack:
-    """Everything that runs, by name, and the proxies between."""
+    """The servers and processes of a stack by name, and the proxies between them."""
 
     def __init__(
         self,
@@ -272,7 +272,7 @@ class Stack:
         return {name: service.program.pid for name, service in self.services.items()}
 
     def control(self, simulator: str, method: str, path: str, body: object = None) -> Any:
-        """Ask a simulator's control interface, past its proxy."""
+        """Call a simulator's control interface, past its proxy."""
         connection = http.client.HTTPConnection(HOST, self.simulator_ports[simulator], timeout=30)
         try:
             raw = None if body is None else msgspec.json.encode(body)
@@ -285,7 +285,7 @@ class Stack:
             connection.close()
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """Ask the leading PostgreSQL, past the proxies."""
+        """Query the leading PostgreSQL, past the proxies."""
         with psycopg.connect(
             self.databases.direct_url(), autocommit=True, connect_timeout=10
         ) as session:
@@ -330,7 +330,7 @@ def busy() -> bool:
 
 
 def load_now() -> str:
-    """Say how busy the machine is."""
+    """Return the load of the machine as text."""
     return "{:.1f} {:.1f} {:.1f}".format(*os.getloadavg()) + f" on {psutil.cpu_count()} cores"
 
 

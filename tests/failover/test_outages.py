@@ -20,7 +20,7 @@ pytestmark = pytest.mark.failover
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(on: Stack) -> Iterator[None]:
-    """Give each test empty queues of the dead."""
+    """Empty the dead-letter queues after each test."""
     yield
     purge_dead_letters(on)
 

@@ -31,7 +31,7 @@ _TOKENS: Final = (
 
 
 class Input(NamedTuple):
-    """What is sent, piece by piece, and what must come of it if it is well-formed."""
+    """The pieces to send, and the result to expect if the input is well-formed."""
 
     pieces: Sequence[bytes]
     expected: Sequence[dict[str, Any]] | None

@@ -51,7 +51,7 @@ class Container:
 
     @property
     def log(self) -> str:
-        """What it has written so far."""
+        """The output so far."""
         return self._log.read_text(errors="replace")
 
     def execute(self, *command: str, stdin: bytes = b"") -> str:

@@ -1,4 +1,4 @@
-"""What an image says it is made of (CycloneDX) is what is in it, and what was locked."""
+"""An image's list of parts (CycloneDX) agrees with its contents and with the lock."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What the tests of messaging do with a broker that the code under test does not."""
+"""Actions on the broker that tests of messaging need and the services do not."""
 
 import contextlib
 import uuid

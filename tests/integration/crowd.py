@@ -93,7 +93,7 @@ class Crowd:
         self.lock.execute(b"SELECT pg_advisory_lock(%s)", (product,))
 
     def let_go(self, product: int) -> None:
-        """Let orders of a product that was held go on."""
+        """Release the held orders of a product."""
         self.lock.execute(b"SELECT pg_advisory_unlock(%s)", (product,))
 
     def post(self, user: int, key: str | None = None, **members: Any) -> Future[requests.Response]:

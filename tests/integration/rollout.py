@@ -55,7 +55,7 @@ class Pod:
         return requests.get(f"{self._admin}/readyz", timeout=60).ok
 
     def stop(self) -> None:
-        """Ask it to end; it may take its time."""
+        """Request its end without waiting for it."""
         self._child.send_signal(signal.SIGTERM)
 
     def wait(self) -> None:
@@ -83,7 +83,7 @@ class LoadBalancer:
 
     @contextmanager
     def api(self) -> Iterator[Pod]:
-        """Give the next one, for one request."""
+        """Return the next api, for one request."""
         with self._lock:
             api = self._apis[next(self._turns) % len(self._apis)]
             api.requests += 1

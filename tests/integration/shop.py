@@ -110,7 +110,7 @@ class Shop:
         *,
         declined: bool = False,
     ) -> None:
-        """Let Payment capture, without the database."""
+        """Make Payment capture, without the database."""
         method = "decline" if declined else "card"
         content = {"orderId": order_id, "amount": float(amount), "paymentMethod": method}
         status, answer = self.payment.send(
@@ -119,13 +119,13 @@ class Shop:
         assert status == 200, answer
 
     def refund(self, order_id: int, attempt_id: str | None = None, amount: Decimal = TOTAL) -> None:
-        """Let Payment refund, without the database."""
+        """Make Payment refund, without the database."""
         content = {"orderId": order_id, "amount": float(amount)}
         status, answer = self.payment.send("PUT", f"/refunds/{attempt_id or uuid.uuid4()}", content)
         assert status == 200, answer
 
     def units(self, order_id: int, *ends: str, quantity: int = QUANTITY) -> None:
-        """Have Inventory reserve, and then `commit`, `release` or `return`."""
+        """Make Inventory reserve, and then `commit`, `release` or `return`."""
         content = {"productId": 5, "quantity": quantity}
         status, answer = self.inventory.send("PUT", f"/reservations/{order_id}", content)
         assert status in {200, 201}, answer

@@ -68,7 +68,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def busy(buyer: Buyer) -> requests.Response:
-    """Ask while the first use of the key is running."""
+    """Send a request while the first use of the key is running."""
     statement = (
         "INSERT INTO idempotency_keys (principal, route, key, fingerprint, status, body, location, "
         "etag, expires_at) VALUES (%s, 'POST /api/orders', 'k', '', 202, '', '', '', now())"
@@ -155,7 +155,7 @@ def refund_others_key(buyer: Buyer) -> requests.Response:
 def while_busy(
     route: str, ask: Callable[..., requests.Response]
 ) -> Callable[[Buyer], requests.Response]:
-    """Ask while the first use of the key is running."""
+    """Send a request while the first use of the key is running."""
 
     def run(buyer: Buyer) -> requests.Response:
         statement = (

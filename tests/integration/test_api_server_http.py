@@ -1,4 +1,4 @@
-"""What a worker makes of bytes on a connection: bodies, framing, slow and silent clients."""
+"""How a worker reads bytes from a connection: bodies, framing, slow and silent clients."""
 
 import socket
 import struct

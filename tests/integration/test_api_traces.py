@@ -1,4 +1,4 @@
-"""What a request leaves in the trace: the spans of the contract, and nothing about persons."""
+"""The trace of a request: the spans of the contract, and no personal data."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_nothing_but_known_attributes_is_exported(api: Api, receiver: Receiver) 
 
 
 def test_a_callers_flag_does_not_decide_about_sampling(api: Api, receiver: Receiver) -> None:
-    """Everything is sampled here, also without the caller's flag; the ids are the caller's."""
+    """All requests are sampled here, also without the caller's flag; the ids are the caller's."""
     trace_id = "1" * 32
     parent = {"traceparent": f"00-{trace_id}-{CALLER}-00"}
     answer = api.request("POST", "/api/orders", json=order(new_user()), headers=parent)

@@ -118,7 +118,7 @@ class Coherence(RuleBasedStateMachine):
 
     @rule(which=which)
     def change_during_a_read(self, which: int) -> None:
-        """Let the new version reach Redis while a reader has the old one from the database."""
+        """Write the new version to Redis while a reader has the old one from the database."""
         self.expire(which)
 
         def fetch() -> CachedOrder:
@@ -142,7 +142,7 @@ class Coherence(RuleBasedStateMachine):
 
     @rule()
     def lose_the_connections(self) -> None:
-        """Which costs trust in L1 and nothing else."""
+        """Break the connections; this only makes L1 untrusted."""
         self.world.redis.call("CLIENT", "KILL", "TYPE", "NORMAL", "SKIPME", "YES")
 
 

@@ -123,7 +123,7 @@ def test_whoever_has_no_password_may_only_ask_whether_the_server_is_there(port: 
 
 
 class Work:
-    """What processes do with Redis, each under the user that a URL names."""
+    """The work of processes with Redis, each under the user that a URL names."""
 
     def __init__(self, closing: ExitStack, settings: CacheSettings) -> None:
         self.closing, self.settings = closing, settings
@@ -139,7 +139,7 @@ class Work:
         return cache
 
     def count_and_mark(self, mode: str) -> None:
-        """Do what an api does for a request, by Redis and not without it."""
+        """Count and mark a request as an api does; Redis must be used."""
         limiter = RateLimiter(self.redis, RateLimitSettings(requests=1000, mode=mode))  # type: ignore[arg-type]
         decision, replies = limiter.decide("user:7", (b"PING",))
         assert (decision.allowed, replies) == (True, [b"PONG"])

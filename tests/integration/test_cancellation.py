@@ -399,7 +399,7 @@ def test_an_id_issued_again_never_meets_the_lost_orders_reservation_or_payment(
 
 
 def lose_what_came_after_the_acceptance(world: World) -> None:
-    """Do to the database what a failover to a standby far behind does."""
+    """Lose the rows that a failover to a standby far behind loses."""
     with world.pool.connection() as connection:
         connection.execute(b"DELETE FROM notifications")
         connection.execute(b"DELETE FROM payment_attempts")

@@ -111,7 +111,7 @@ class Demanding(ThreadingHTTPServer):
         self.url = f"https://localhost:{self.server_port}"
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing: the client is the one that tells why."""
+        """Print nothing: the client reports the error."""
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What every tool does with its output, an interruption and a wrong word."""
+"""How every tool treats its output, an interruption and a wrong argument."""
 
 import os
 import signal
@@ -68,7 +68,7 @@ def test_a_reader_that_leaves_ends_a_command_without_a_traceback(shop: Shop) -> 
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Have programs take SIGINT, also where the tests run in the background, which ignores it."""
+    """Make programs receive SIGINT, even if the tests run in the background, which ignores it."""
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, handler)

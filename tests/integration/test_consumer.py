@@ -332,7 +332,7 @@ def away(*, pause: bool) -> Unavailable:
 def test_how_a_try_in_a_set_ended_is_carried_out_and_ends_no_pause(
     vhost: Vhost, broker: Broker, error: OrdersError
 ) -> None:
-    """Nothing is asked of what is away, so that there is nothing to wait for or to learn."""
+    """No dependency is called, so the try neither waits for the end of a pause nor causes it."""
     set_handler = Slow(error)
     tries: list[int] = []
     handler = raises(lambda: away(pause=True), tries)

@@ -303,7 +303,7 @@ def test_a_server_that_waits_for_no_standby_any_more_is_left_while_orders_come(
 
 
 def name_standbys(admin: psycopg.Connection[tuple[object, ...]], names: str) -> None:
-    """Say which standbys commits wait for."""
+    """Set the standbys that commits wait for."""
     admin.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'".encode())
     admin.execute("SELECT pg_reload_conf()")
 
@@ -357,7 +357,7 @@ def test_a_pool_that_nobody_asks_notices_a_server_that_turns_read_only(
 
 
 def fence(postgres: Postgres, value: str) -> None:
-    """Do as a person does before a planned switchover."""
+    """Make new transactions read-only, or not, as before a planned switchover."""
     with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
         admin.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}".encode())
         admin.execute("SELECT pg_reload_conf()")

@@ -1,4 +1,4 @@
-"""What is promised about commits, and what is done after a standby was promoted."""
+"""Guarantees for commits, and the repair after a standby was promoted."""
 
 import os
 import subprocess
@@ -141,7 +141,7 @@ def test_without_redis_there_is_nothing_to_forget() -> None:
 
 @pytest.fixture
 def synchronous(postgres: Postgres) -> Iterator[None]:
-    """Let commits wait for the standby."""
+    """Make commits wait for the standby."""
     tell(postgres, "'*'")
     yield
     postgres.replica.resume()

@@ -183,7 +183,7 @@ def connect(
     manifests: list[Manifest], service: OrderService, secrets: Secrets, rabbitmq: RabbitMQ,
     vhost: Vhost,
 ) -> Iterator[Connect]:  # fmt: skip
-    """Have the operator make topology and users; give what connects as a process does."""
+    """Create topology and users as the operator does; yield a function that connects a process."""
     server = vhost.url.rpartition("@")[2]
 
     def connected(process: str) -> "closing[pika.BlockingConnection]":

@@ -156,7 +156,7 @@ class Case:
     # -- the run --------------------------------------------------------------------------
 
     def handle(self, instants: Instants | None = None) -> None:
-        """Have a worker handle the order's message."""
+        """Handle the order's message as a worker does."""
         watch: Callable[[Any], Any] = instants.watch if instants else lambda port: port
         cache = watch(Cache())
         inventory, payment = watch(self.inventory), watch(self.payment)
@@ -316,7 +316,7 @@ def instants_of(pool: Pool, path: str, mode: str) -> int:
 
 
 def run(pool: Pool, path: str, happenings: dict[int, str], mode: str) -> None:
-    """Let things happen at instants of one run, then hold the books against each other."""
+    """Run events at instants of one run, then compare the books."""
     case = Case(pool, path, mode)
     moments = {at: functools.partial(EVENTS[name], case) for at, name in happenings.items()}
     with contextlib.suppress(Died):

@@ -1,4 +1,4 @@
-"""What the real nginx with the real configuration lets through, refuses and answers."""
+"""The requests that the real nginx with the real configuration passes on, refuses and answers."""
 
 import json
 import re
@@ -25,7 +25,7 @@ PROBLEM_MEMBERS = {
 
 
 class Answer:
-    """Hold one parsed HTTP response."""
+    """One parsed HTTP response."""
 
     def __init__(self, raw: bytes) -> None:
         head, _, self.body = raw.partition(b"\r\n\r\n")
@@ -173,7 +173,7 @@ def request(
 
 
 def assert_problem(answer: Answer, status: int) -> None:
-    """Hold an answer to the shape of the gateway's own errors."""
+    """Check that an answer has the form of the gateway's own errors."""
     assert answer.status == status
     assert answer.field("Content-Type") == "application/problem+json"
     problem = answer.json()

@@ -1,4 +1,4 @@
-"""What the elected worker does besides: stalled orders, old rows, gauges."""
+"""The elected worker's further duties: stalled orders, old rows, gauges."""
 
 import math
 import time
@@ -72,7 +72,7 @@ class BuggyCollector(Collector):
 
 @contextmanager
 def locked(database: Database, *tables: str) -> Iterator[None]:
-    """Let every statement about some tables wait, until its time is over."""
+    """Lock some tables, so that every statement about them waits until its timeout."""
     with psycopg.connect(database.url) as session:
         session.execute(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE".encode())
         yield

@@ -153,7 +153,7 @@ def test_an_outage_of_an_upstream_ends_with_every_order_completed(
 
 
 def closed(vhost: Vhost, name: str) -> bool:
-    """Have the broker close the connections of a name; false if it lists none yet."""
+    """Close the broker's connections of a name; false if it lists none yet."""
     api = f"{vhost.management_url}/api/connections"
     names = [
         connection["name"]

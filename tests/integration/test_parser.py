@@ -1,4 +1,4 @@
-"""What the patches of meinheld mend, on the real server: memory, paths, trailers, framing."""
+"""The faults that our patches of meinheld mend, on the real server: memory, paths, framing."""
 
 import re
 import socket

@@ -62,7 +62,7 @@ def pair(
     redis: Redis,
     redis_url: str,
 ) -> Iterator[tuple[Api, Api]]:
-    """Give who takes orders, as a Redis user of its own, and who lists them."""
+    """Yield an api that takes orders, with its own Redis user, and one that lists them."""
     address = redis_url.removeprefix("redis://")
     settings = {
         "API_WORKERS": "1",

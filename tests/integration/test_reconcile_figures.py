@@ -1,4 +1,4 @@
-"""What reconciliation costs the database beside millions of orders.
+"""Measure the cost of reconciliation for a database with millions of orders.
 
 The ledgers are made from the orders, so that only the database is measured. `ORDERS_FIGURES` is the
 number of orders, all taken within a day: 58 a second for 5,000,000, which take half an hour.

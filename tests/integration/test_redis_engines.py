@@ -41,7 +41,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 class Process:
-    """What a process of the service holds."""
+    """The connections and caches of a process of the service."""
 
     def __init__(self, url: str, timeout_s: float = 1, local_entries: int = 1000) -> None:
         settings = CacheSettings(

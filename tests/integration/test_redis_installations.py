@@ -17,7 +17,7 @@ USER, ORDER = 7, 1
 
 
 class Installation:
-    """What a process of one installation holds."""
+    """The connections and caches of a process of one installation."""
 
     def __init__(self, url: str, prefix: str) -> None:
         settings = CacheSettings(url=url, prefix=prefix, timeout_s=1)

@@ -48,7 +48,7 @@ def remaining(session: Session) -> int:
 def test_a_killed_relay_loses_nothing_and_keeps_each_orders_order(
     database: Database, vhost: Vhost, session: Session
 ) -> None:
-    """What was confirmed and not deleted when it died is published again, under the same id."""
+    """Rows that it published but did not delete are published again, under the same ids."""
     prepare(vhost)
     fill(session)
     with relay(database, vhost) as first:
@@ -88,7 +88,7 @@ def test_a_standby_is_ready_and_takes_over_when_the_leader_is_killed(
 def test_a_frozen_leader_is_followed_by_a_standby_and_does_no_harm_when_it_thaws(
     database: Database, vhost: Vhost, session: Session
 ) -> None:
-    """What it had read before may be published twice, under the same ids; nothing is lost."""
+    """Rows that it had read before may be published twice, under the same ids; none is lost."""
     prepare(vhost)
     with relay(database, vhost) as leader:
         leader.wait_until_ready()

@@ -1,4 +1,4 @@
-"""How writers wake the relay: after their commit, and not more often than it helps."""
+"""Writers wake the relay: after their commit, and no more often than useful."""
 
 import time
 import uuid

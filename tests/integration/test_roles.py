@@ -249,7 +249,7 @@ def test_a_process_may_run_its_statements(process: str, connect: Connect) -> Non
 
 
 def explain(session: Session, name: str) -> None:
-    """Have a statement planned without values."""
+    """Plan a statement without values."""
     values = dict.fromkeys(PLACEHOLDER.findall(statement(name).decode()))
     session.execute(b"EXPLAIN " + statement(name), values)
 
@@ -307,7 +307,7 @@ class Services:
         logins.closing.callback(self.owner.close)
 
     def run(self, query: str, *values: object) -> list[tuple[object, ...]]:
-        """Do as the owner what no process may do: look at everything, let time pass."""
+        """Run a statement as the owner, with rights that no process has."""
         cursor = self.owner.execute(query.encode(), values)
         return cursor.fetchall() if cursor.description else []
 

@@ -47,7 +47,7 @@ def signed(secret: str, user: int) -> dict[str, str]:
 
 
 class Servers(NamedTuple):
-    """Where the processes have logins, which are made and removed here."""
+    """The servers on which the processes have logins, which are created and removed here."""
 
     database: Database
     redis_url: str
@@ -58,7 +58,7 @@ class Servers(NamedTuple):
 
     @property
     def prefix(self) -> str:
-        """What the names of logins begin with: servers are shared with other tests."""
+        """The prefix of the logins' names, because other tests use the same servers."""
         return self.database.name
 
     def sql(self, statement: str) -> None:
@@ -100,7 +100,7 @@ class Servers(NamedTuple):
             front.present(authority.server())
 
     def reconnect(self) -> None:
-        """Let running processes reconnect where no request fails by it.
+        """Make running processes reconnect where this fails no request.
 
         Redis ends their connections itself, which they may have used for a command that it never
         read. A request needs its connection to PostgreSQL: only new processes make new ones.
@@ -147,7 +147,7 @@ class Servers(NamedTuple):
 
 @pytest.fixture(scope="module")
 def authorities(tmp_path_factory: pytest.TempPathFactory) -> list[Authority]:
-    """Give the one of before and the new one."""
+    """Return the old authority and the new one."""
     folder = tmp_path_factory.mktemp("authorities")
     return [Authority(folder / name) for name in ("before", "new")]
 

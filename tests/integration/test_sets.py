@@ -159,7 +159,7 @@ class Shop:
             consumer.stop()
 
     def together(self, orders: Sequence[int]) -> Messages:
-        """Have orders worked on as a set on this thread."""
+        """Work on orders as a set on this thread."""
         calls: ParallelCalls[Task] = ParallelCalls(WIDTH)
         order_calls = UpstreamOrderCalls(calls, *self.upstreams)
         messages = [message_of(order_id) for order_id in orders]

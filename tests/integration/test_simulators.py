@@ -62,7 +62,7 @@ def webhooks(simulators: dict[str, Control]) -> Control:
 
 
 class TestInventory:
-    """What Inventory answers about availability and reservations."""
+    """Inventory's answers about availability and reservations."""
 
     def test_availability_is_about_the_quantity_asked_for(self, inventory: Control) -> None:
         inventory.stock(7, 3)
@@ -204,7 +204,7 @@ class TestInventory:
 
 
 class TestPayment:
-    """What Payment answers about captures and refunds."""
+    """Payment's answers about captures and refunds."""
 
     BODY = b'{"orderId":1,"amount":19.90,"paymentMethod":"tok_1"}'
 
@@ -405,7 +405,7 @@ class TestWebhooks:
 
 
 class TestProcess:
-    """How a simulator starts and stops."""
+    """Start and stop of a simulator."""
 
     @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_ends_it_cleanly_though_requests_hang(self, sig: signal.Signals) -> None:

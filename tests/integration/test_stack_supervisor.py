@@ -21,7 +21,7 @@ SERVICES = SCRIPT.parents[2] / "services"
 
 
 class Running:
-    """Hold a started stack and what it has printed."""
+    """A started stack and its output."""
 
     def __init__(self, state: Path, scenario: str, **environment: str) -> None:
         self.state = state

@@ -18,7 +18,7 @@ KEEP_S, MAX_LAG_S = 1.0, 0.4
 
 @pytest.fixture
 def pool(database: Database) -> Iterator[Pool]:
-    """Give connections to the primary."""
+    """Yield connections to the primary."""
     primary = Pool(database.url, DatabaseSettings(url=database.url), "test")
     primary.open()
     yield primary

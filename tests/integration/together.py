@@ -134,7 +134,7 @@ def work_on(
 def handle_by_itself(
     refusals: Sequence[tuple[Message, OrdersError | None]], handle: Callable[[Message], None]
 ) -> None:
-    """Do with what left a set as the consumer does."""
+    """Handle the messages that left a set, as the consumer does."""
     for message, error in refusals:
         if error is not None:
             raise error

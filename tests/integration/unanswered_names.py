@@ -1,4 +1,4 @@
-"""How long the parts of the order path wait for names that no server looks up; prints JSON.
+"""Time how long the order path waits for names that no server looks up; print JSON.
 
 To be run where the name server does not answer. Nothing here is a test: test_name_server.py reads
 what is printed.

@@ -138,7 +138,7 @@ class Cluster(Set):
         self.add(port, described)
 
     def join(self, ports: list[int]) -> None:
-        """Give slots to those that are new primaries, and have all meet the first."""
+        """Give slots to new primaries, and make all nodes meet the first."""
         for index, port in enumerate(ports):
             if ports == self.primaries:
                 begin, end = index * SLOTS // 3, (index + 1) * SLOTS // 3 - 1

@@ -61,7 +61,7 @@ class World:
         self.order_calls = DirectOrderCalls(stock, money)
 
     def handle_loaded(self, work: Work) -> None:
-        """Have the next step taken by a worker that read the order before: as `work` says."""
+        """Make a worker that read the order earlier (`work`) take the next step."""
         with context.using(context.accept("test", None)[0]):
             self.fulfilment._step(work, str(uuid.uuid4()))
 
@@ -87,7 +87,7 @@ class World:
                 self.fulfilment.handle(message)
 
     def together(self, messages: Sequence[Message]) -> Messages:
-        """Have orders worked on as a set; return what became of each message."""
+        """Work on orders as a set; return the outcome of each message."""
         order_calls = self.order_calls
         progress = ProgressSets(self.pool, "worker")
         return work_on(messages, progress, order_calls.calls, order_calls, self.note_all)

@@ -1,4 +1,4 @@
-"""What a person does with kubectl, in the words of the tests."""
+"""An API client for tests, with methods for what a person does with kubectl."""
 
 import copy
 import os

@@ -33,12 +33,12 @@ class Request(msgspec.Struct, frozen=True):
 
     @property
     def is_write(self) -> bool:
-        """Whether it changes something."""
+        """Whether the request changes an object."""
         return self.method in _WRITES
 
     @property
     def is_watch(self) -> bool:
-        """Whether its answer never ends."""
+        """Whether the answer is a stream without an end."""
         return self.query.get("watch") == "true"
 
 
@@ -54,7 +54,7 @@ class Refuse(msgspec.Struct, frozen=True):
 
 
 class DropReply(msgspec.Struct, frozen=True):
-    """Let the request through, call `then`, and close the connection without an answer."""
+    """Forward the request, call `then`, and close the connection without an answer."""
 
     then: Callable[[], None] = lambda: None
 
@@ -95,12 +95,12 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        """Where the API server seems to be."""
+        """The URL under which the operator reaches the API server."""
         return f"https://127.0.0.1:{self.port}"
 
     @contextmanager
     def with_fault(self, choose: Chooser) -> Iterator[None]:
-        """Let faults happen; at the end, the connections of hanging requests are closed."""
+        """Inject faults; at the end, the connections of hanging requests are closed."""
         self._choose = choose
         self._loop.call_soon_threadsafe(self._healthy.clear)
         try:
@@ -212,7 +212,7 @@ class FaultProxy:
 
 
 async def _expired(incoming: web.Request, refusal: Refuse) -> web.StreamResponse:
-    """Say that a watch's place is gone as the API server does: within a watch that has begun."""
+    """Report in a running watch that its place has expired, as the API server does."""
     outgoing = web.StreamResponse(headers={"Content-Type": "application/json"})
     await outgoing.prepare(incoming)
     event = {"type": "ERROR", "object": _status(refusal)}

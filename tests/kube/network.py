@@ -17,7 +17,7 @@ _SWITCH: Final = "orders-switch"
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a node is: `name` is that of its namespace, of its cable, and of its control group."""
+    """A node's place: `name` is that of its network namespace, its cable and its control group."""
 
     name: str
     address: str

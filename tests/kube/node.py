@@ -54,7 +54,7 @@ def check_tools() -> None:
 
 
 class Programs(msgspec.Struct, frozen=True):
-    """What a node runs beside Debian's packages; `pause` is an image."""
+    """The programs of a node that Debian does not package; `pause` is an image."""
 
     kubelet: Path
     proxy: Path
@@ -72,7 +72,7 @@ class Node:
 
     @property
     def name(self) -> str:
-        """What the cluster calls it."""
+        """The name of the node in the cluster."""
         return self._place.name.removeprefix("orders-")
 
     @property

@@ -1,4 +1,4 @@
-"""What tests cannot do without: found, or in CI built, or else a reason to skip loudly."""
+"""Requirements of tests: found, built in CI, or a reason to skip."""
 
 import os
 from collections.abc import Callable

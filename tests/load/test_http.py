@@ -1,4 +1,4 @@
-"""How services are asked: as whom, and how often."""
+"""Requests of load tests to services: as which user, and how often."""
 
 import threading
 from base64 import b64decode

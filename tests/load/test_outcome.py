@@ -1,4 +1,4 @@
-"""What the books say of a run as figures, and which of them every scenario bounds."""
+"""The figures of a run that come from the books, and the bounds of every scenario on them."""
 
 from load.evidence import books, order, purchase
 from loadtest import catalogue

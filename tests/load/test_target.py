@@ -1,4 +1,4 @@
-"""Who may be put under load, and what a scenario needs from there."""
+"""Targets that load tests may use, and the ports and rights that a scenario needs there."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What workers report becomes figures of the run and of its phases."""
+"""Workers' reports become figures of the run and of its phases."""
 
 from pathlib import Path
 

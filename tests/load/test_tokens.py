@@ -1,4 +1,4 @@
-"""As whom customers come: tokens of a key, or of an issuer that knows a client."""
+"""Tokens of customers: signed with a key, or from an issuer that knows a client."""
 
 import threading
 from base64 import b64encode

@@ -1,4 +1,4 @@
-"""What TLC is asked: bounds, properties, and which of them has to fail."""
+"""The cases for TLC: bounds, properties, and which of them has to fail."""
 
 import re
 from typing import Final

@@ -26,7 +26,7 @@ _COMPLETED: Final = "Model checking completed. No error has been found."
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What TLC said: `violated` names an invariant or, for a temporal property, the only one.
+    """TLC's result: `violated` names an invariant or, for a temporal property, the only one.
 
     `output` is all that TLC printed, with the counter-example.
     """

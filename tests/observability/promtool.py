@@ -42,7 +42,7 @@ class Case(NamedTuple):
 
     @property
     def mixes(self) -> bool:
-        """Whether other namespaces' series make no difference: not where absence is looked for."""
+        """Whether series of other namespaces may be added without changing the result."""
         absence = not self.series or self.alert == "OrderProcessAbsent"
         return not absence and all(NAMESPACE in selector for selector in self.series)
 

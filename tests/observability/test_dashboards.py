@@ -138,7 +138,7 @@ def test_the_apis_latency_leads_to_traces_and_reads_have_an_objective() -> None:
 
 
 def test_prometheus_can_read_every_expression(tmp_path: Path) -> None:
-    """Those that only a cluster has data for are asked nowhere else."""
+    """Expressions whose series exist only in a cluster are read by no other test."""
     expressions = [
         target["expr"]
         for name in texts()

@@ -1,4 +1,4 @@
-"""Everything else in `observability/`, checked by the tools that read it where they can be had.
+"""The other files in `observability/`, checked by the tools that read them if available.
 
 Grafana cannot, and a collector takes minutes to build (`test_collector`): their files are held to
 their own references here.

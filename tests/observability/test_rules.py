@@ -34,7 +34,7 @@ def alerts() -> list[Rule]:
 
 
 def key(rule: Rule) -> tuple[str, str]:
-    """Tell alerts of one name apart by the labels they set."""
+    """Distinguish alerts of one name by the labels they set."""
     labels = {name: value for name, value in rule["labels"].items() if name != "severity"}
     return rule["alert"], ",".join(f'{name}="{value}"' for name, value in labels.items())
 

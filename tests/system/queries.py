@@ -30,7 +30,7 @@ class Query(NamedTuple):
 
     @property
     def of_kubernetes(self) -> bool:
-        """Whether only a cluster has these series."""
+        """Whether these series exist only in a cluster."""
         return any(f"{name}{{" in self.expression for name in KUBE_ONLY)
 
 

@@ -31,7 +31,7 @@ def settle(stack: Stack, traffic: Traffic, within_s: float = 90) -> Counter[str]
 
 
 def assert_books_balance(stack: Stack, traffic: Traffic) -> None:
-    """Hold the ledgers of Payment and Inventory against the orders."""
+    """Compare the ledgers of Payment and Inventory with the orders."""
     own_ids = set(traffic.accepted.values())
     completed = {order_id for order_id in own_ids if stack.status_of(order_id) == "Completed"}
     captures = Counter(

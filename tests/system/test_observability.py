@@ -40,7 +40,7 @@ def observed(stack: Stack) -> Iterator[Prometheus]:
 
 @pytest.fixture(scope="module")
 def busy(stack: Stack, observed: Prometheus) -> Iterator[Prometheus]:
-    """Let a little of everything happen, once, and a few customers shop on."""
+    """Produce every kind of event once, while a few customers go on."""
     with Traffic(stack, customers=2), readers(stack):
         exercise(stack)
         yield observed
@@ -61,7 +61,7 @@ def readers(stack: Stack) -> Iterator[None]:
 
 
 def exercise(stack: Stack) -> None:
-    """Do once what a service sees in a day: replays, refusals, declines, faults, dead letters."""
+    """Exercise a service once: replays, refusals, declines, faults, dead letters."""
     key = {"Idempotency-Key": uuid.uuid4().hex}
     order_id = stack.order(user=70, headers=key).body["orderId"]
     stack.order(user=70, headers=key)

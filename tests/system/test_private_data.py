@@ -1,4 +1,4 @@
-"""What must not leave: card numbers, e-mail addresses and secrets, whichever way they come in."""
+"""Card numbers, e-mail addresses and secrets leave by no way, wherever they came in."""
 
 import time
 from collections.abc import Iterator
@@ -149,7 +149,7 @@ def test_no_message_holds_any_of_it(stack: Stack, order_ids: list[int]) -> None:
 
 
 def waiting(stack: Stack) -> list[dict[str, Any]]:
-    """Look at the messages of the work queue and leave them there."""
+    """Read the messages of the work queue and leave them there."""
     answer = requests.post(
         f"http://127.0.0.1:{stack.ports['rabbitmq_management']}"
         "/api/queues/%2F/order-processing/get",

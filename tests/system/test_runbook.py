@@ -1,4 +1,4 @@
-"""What the runbook tells people to type and to look at: carried out, and found on the boards."""
+"""The runbook's commands run, and the panels that it names are on the dashboards."""
 
 import json
 import re

@@ -66,7 +66,7 @@ def _minutes_to_shrink(chosen: argparse.Namespace, plan: Plan) -> float:
 
 
 def judge(outcome: Outcome) -> int:
-    """Say the page and return the exit code."""
+    """Print the report and return the exit code."""
     say(outcome.text)
     for failure in outcome.failures:
         say(f"  could not be done: {failure}")

@@ -1,4 +1,4 @@
-"""What clients were promised, as checks over the record of a run. Pure.
+"""Checks of the guarantees to clients, over the record of a run. Pure.
 
 Each check is a function that yields violations; `CHECKS` is the table. Those of the failover tests
 come first.

@@ -1,4 +1,4 @@
-"""What the tests share: how they talk to the person who waits."""
+"""Fixtures that the tests share: messages to the person who waits."""
 
 from failover.conftest import say
 

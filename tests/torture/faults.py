@@ -28,7 +28,7 @@ _NEEDED: Final = {"fill": frozenset({"rabbitmq"})}
 
 @dataclass
 class Scene:
-    """What faults are done to."""
+    """The targets of faults."""
 
     rig: Rig
     haste: Haste
@@ -118,7 +118,7 @@ def _script(rules: Callable[[Planned], dict[str, float]]) -> "Begin":
 
 
 def _fill(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
-    """Let a queue hold next to nothing, and take its consumers' time away."""
+    """Limit a queue to almost nothing, and slow its consumers down."""
     settings_before: dict[str, Any] = {}
 
     def lower(policy: str, rules: dict[str, Any]) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def _failpoint(scene: Scene, planned: Planned, fault: Fault) -> Undo:
 
 
 def _dawdle(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
-    """Have all processes of a kind wait at their points now and then."""
+    """Make all processes of a kind wait at their points now and then."""
     names = [name for name in SERVICES if name.startswith(planned.target)]
     order = {"action": DAWDLE, "share": planned.amount, "sleep_s": SLEEP_S}
     return _armed([scene.rig.armed(name, EVERYWHERE) for name in names], order)

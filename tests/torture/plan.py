@@ -1,4 +1,4 @@
-"""What is done to the servers, and when: a pure function from a seed to a list of timed faults.
+"""The plan of a run: a pure function from a seed to a list of timed faults.
 
 A plan is data: it can be printed, saved as JSON, replayed and cut down.
 """
@@ -45,7 +45,7 @@ class Planned(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def until_s(self) -> float:
-        """When it ends, in seconds after the load began."""
+        """The end of the fault, in seconds after the load began."""
         return self.at_s + self.lasts_s
 
 
@@ -59,7 +59,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Sort(msgspec.Struct, frozen=True):
-    """What a kind of fault may be: how often, about what, how long (s) and how much.
+    """The bounds of a kind of fault: how often, on what, how long (s) and how much.
 
     `alone`: nothing else is wrong meanwhile, so that a promise can be judged by it.
     `every_s`: it comes at least so often, for the first time after `first_s`; 0: as chance has it.

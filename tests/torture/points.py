@@ -21,7 +21,7 @@ ACTED: Final = ".acted"
 
 
 class Point(NamedTuple):
-    """Where a failpoint is: before or after a method of the service, in which processes."""
+    """The place of a failpoint: before or after a method of the service, in which processes."""
 
     target: str  # "module:Class.method"
     when: str

@@ -39,9 +39,9 @@ CUSTOMERS: Final = 6
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """How a mutant ended: by which checks it was found, after how many seconds; none: it survived.
+    """A mutant's result: the checks that found it, after how many seconds; none: it survived.
 
-    `failure`: it could not be tried.
+    `failure`: why it could not be tried.
     """
 
     mutant: str
@@ -55,7 +55,7 @@ class Finding(msgspec.Struct, frozen=True):
 
     @property
     def right(self) -> bool:
-        """Whether a mutant was found, or nothing in the unchanged code."""
+        """Whether a mutant was found, or the unchanged code passed."""
         return not self.failure and bool(self.checks) != (self.mutant == UNCHANGED)
 
 
@@ -76,7 +76,7 @@ def apply(mutant: str, services: Path) -> None:
 
 @contextmanager
 def mutated(mutant: str | None) -> Iterator[Path]:
-    """Give a copy of the services with a mutant planted in it; without one, as they are."""
+    """Yield a copy of the services with a mutant in it; without one, as they are."""
     with tempfile.TemporaryDirectory(prefix="orders-mutant-") as folder:
         services = Path(folder) / "services"
         shutil.copytree(SOURCE, services, ignore=shutil.ignore_patterns("__pycache__"))

@@ -182,7 +182,7 @@ class TortureRecord(Record):
 
     @cached_property
     def _bereft(self) -> dict[str, set[int]]:
-        """By writer: the seconds in which one of its processes may have died."""
+        """Return by writer the seconds in which one of its processes may have died."""
         seconds: dict[str, set[int]] = {writer: set() for writer in _WRITERS}
         for fault in filter(_kills, self.faults):
             from_s, until_s = _span(fault)

@@ -44,7 +44,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Outcome:
-    """How a run ended; `failures` are faults that could not be done."""
+    """The result of a run; `failures` are faults that could not be injected."""
 
     plan: Plan
     verdicts: list[Verdict]
@@ -72,7 +72,7 @@ def run(
 
 @contextmanager
 def running(say: Say, source: Path = SOURCE) -> "Iterator[Stage]":
-    """Give a stage on a stack of its own that ends with the block."""
+    """Yield a stage on its own stack, which ends with the block."""
     began_s = time.monotonic()
     with stacks.started(partial(Rig, source=source), "orders-torture-") as rig:
         say(f"  the stack is up after {time.monotonic() - began_s:.0f} s")
@@ -159,7 +159,7 @@ def _rest(rig: Rig, history: History, pulse: Pulse, *, hasty: bool) -> tuple[Evi
 
 
 def _look_once_more(crowd: Crowd) -> None:
-    """Have every customer read its latest orders when nothing moves any more."""
+    """Make every customer read its latest orders once all have ended."""
     share = _FINAL_READS // len(crowd.customers)
     for customer in crowd.customers:
         if isinstance(customer, Shopper):

@@ -19,7 +19,7 @@ _RETRIED: Final = frozenset({NO_ANSWER, 409, 429, 500, 502, 503, 504})
 
 
 class Haste:
-    """How much faster than usual customers are; changed by faults of load."""
+    """The customers' speed-up over the usual pace; faults of load change it."""
 
     def __init__(self) -> None:
         self.factor = 1.0
@@ -42,7 +42,7 @@ class Shopper(Customer):
         self._walks = itertools.count()
 
     def shop(self) -> None:
-        """Do one thing after another until the faults are over, and place an order last."""
+        """Act as a customer until the faults are over, then place a last order."""
         while not self.stopping.is_set():
             order = self._buy()
             if order is not None:
@@ -101,7 +101,7 @@ class Shopper(Customer):
         other.join()
 
     def refund_twice_at_once(self, order: Accepted) -> None:
-        """Ask for two parts of the money at the same time."""
+        """Request two partial refunds at the same time."""
         other = threading.Thread(target=self.refund, args=(order, _REFUND_SHARES[0]))
         other.start()
         self.refund(order, _REFUND_SHARES[1])
@@ -123,7 +123,7 @@ class Shopper(Customer):
         return self._until_answered("cancel", path, {}, mark=order.mark, key=key, order=order)
 
     def refund(self, order: Accepted, share: float) -> Entry:
-        """Ask a share of the money back; without a key once only."""
+        """Request a partial refund; without a key only once."""
         cents = max(1, round(order.mark * share))
         key = uuid.uuid4().hex if self._chance.random() < 0.7 else None
         path = f"/api/orders/{order.order_id}/refunds"
@@ -151,7 +151,7 @@ class Shopper(Customer):
             path = page.link
 
     def see_history(self, order: Accepted) -> Entry:
-        """Look at the history of an order."""
+        """Read the history of an order."""
         path = f"/api/orders/{order.order_id}/history"
         return self._send("history", "GET", path, mark=order.mark, order_id=order.order_id)
 

@@ -1,4 +1,4 @@
-"""What the admin port answers, without a socket: probes, health, metrics."""
+"""The answers of the admin port, without a socket: probes, health, metrics."""
 
 import re
 import socket

@@ -1,4 +1,4 @@
-"""What the admin process of the api says of gunicorn: it still repairs itself, or not."""
+"""The state of gunicorn's master in the api's admin process: it still replaces workers, or not."""
 
 import os
 import sys

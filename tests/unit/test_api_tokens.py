@@ -1,4 +1,4 @@
-"""Who a token speaks for; and every way to forge one is refused with 401."""
+"""The caller that a token names; every way to forge a token is refused with 401."""
 
 import base64
 import hmac

@@ -1,4 +1,4 @@
-"""What `make bench` tells of its samples: tables, documentation, the saved file."""
+"""The output of `make bench`: tables, documentation, the saved file."""
 
 import datetime as dt
 

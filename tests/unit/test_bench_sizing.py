@@ -1,4 +1,4 @@
-"""What docs/scaling.md calculates from a run, against figures worked out by hand."""
+"""The calculations of docs/scaling.md from a run, against figures worked out by hand."""
 
 import datetime as dt
 

@@ -15,7 +15,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def absent(clock: Clock) -> AbsentIds:
-    """Give a guard that has known of order 100 for long enough."""
+    """Return a guard that has known order 100 for long enough."""
     guard = AbsentIds(clock)
     guard.note_existing(100)
     clock.now_s += SETTLED_S

@@ -1,4 +1,4 @@
-"""Where a URL of PostgreSQL leads."""
+"""The server that a URL of PostgreSQL leads to."""
 
 import pytest
 

@@ -51,7 +51,7 @@ class Server:
         }
 
     def at_once(self, *numbers: int) -> "list[Future[int | None]]":
-        """Have each number asked by a thread of its own, while a first statement runs."""
+        """Request each number on its own thread, while a first statement runs."""
         with ThreadPoolExecutor(1 + len(numbers)) as threads:
             first = threads.submit(self.shared.ask, 0)
             eventually(lambda: self.singles == [0])

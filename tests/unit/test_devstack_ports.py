@@ -1,4 +1,4 @@
-"""What is said of a port that a server cannot have."""
+"""The errors for a port that a server cannot have."""
 
 import os
 import random

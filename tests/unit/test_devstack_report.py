@@ -1,4 +1,4 @@
-"""What the local stack writes for people: lines, tables, percentiles."""
+"""The local stack's output for people: lines, tables, percentiles."""
 
 import io
 

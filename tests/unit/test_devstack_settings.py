@@ -1,4 +1,4 @@
-"""What the local stack reads from the environment."""
+"""The local stack's settings from the environment."""
 
 from pathlib import Path
 from urllib.parse import urlsplit

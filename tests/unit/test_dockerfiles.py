@@ -1,4 +1,4 @@
-"""What can be said of the images without building them."""
+"""Checks of the images that need no build."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What a process imports, it pays for at every start and keeps in memory."""
+"""The imports of each process, which cost time at every start, and memory."""
 
 import importlib
 import subprocess

@@ -1,4 +1,4 @@
-"""What is wrong with an order: the rules, without a database."""
+"""The rules for violations of an order, without a database."""
 
 import datetime as dt
 import uuid

@@ -1,4 +1,4 @@
-"""What `ORDERS_RATE_LIMIT_POLICIES` may say, and the words for what it may not."""
+"""The values of `ORDERS_RATE_LIMIT_POLICIES`, and the errors for wrong ones."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where RabbitMQ is, as the setting says it."""
+"""RabbitMQ's addresses in the setting."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Whose messages a worker takes first, while one customer has many."""
+"""The order in which a worker takes messages while one customer has many."""
 
 from orders.messaging.consumer import InHand
 from orders.messaging.envelope import FEW, customer_of

@@ -45,7 +45,7 @@ def delivered(properties: bytes) -> Delivery:
 
 
 def worked_on(delivery: Delivery) -> None:
-    """Do everything with a delivery that is done with an unreadable message."""
+    """Process an unreadable message in every way that deliveries are processed."""
     ids, _ = envelope.ids(delivery)
     try:
         envelope.decode(delivery, ids)

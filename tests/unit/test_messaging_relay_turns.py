@@ -1,4 +1,4 @@
-"""Whose order is published next, while one customer has many."""
+"""The order in which orders are published while one customer has many."""
 
 import itertools
 import statistics

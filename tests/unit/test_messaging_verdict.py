@@ -1,4 +1,4 @@
-"""What becomes of a message whose handling failed."""
+"""The verdict on a message whose handling failed."""
 
 import datetime as dt
 

@@ -1,4 +1,4 @@
-"""What an order may contain, and when two requests ask for the same one."""
+"""The bounds of an order, and when two requests ask for the same one."""
 
 from decimal import Decimal
 

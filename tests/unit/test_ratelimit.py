@@ -24,7 +24,7 @@ def limiter(requests: int = 100, window_s: int = 60) -> RateLimiter:
 
 
 def passes(window: Window, limit: int, window_ms: int, after_ms: int) -> bool:
-    """Say it as the script does: shift the window when it is over, then weigh."""
+    """Decide as the script does: shift the window when it is over, then weigh."""
     left_ms = window.left_ms - after_ms
     if left_ms <= 0:
         window = Window(window.current, 0, left_ms + window_ms)

@@ -1,4 +1,4 @@
-"""What a process owes Redis, and gets back from it, once that comes to nothing."""
+"""Requests that a process has counted but not reported to Redis, and then gave back."""
 
 import threading
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Server:
 
 
 def crowd(batches: Batches) -> None:
-    """Let so many others ask that principals without unreported requests are forgotten."""
+    """Admit so many others that principals without unreported requests are forgotten."""
     for number in range(REMEMBERED + 1):
         assert batches.admit(f"other {number}")
 

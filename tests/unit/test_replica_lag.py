@@ -1,4 +1,4 @@
-"""How far behind a replica is taken to be, from pairs of positions."""
+"""The lag of a replica, estimated from pairs of positions."""
 
 import math
 

@@ -22,7 +22,7 @@ def policy_of(queue: str) -> dict[str, str | int]:
 
 
 def test_the_queue_type_is_the_only_argument() -> None:
-    """Everything else must stay changeable on a queue that holds messages."""
+    """All other settings must stay changeable on a queue that holds messages."""
     assert {tuple(queue.arguments.items()) for queue in WANTED.queues} == {
         (("x-queue-type", "quorum"),)
     }

@@ -1,4 +1,4 @@
-"""What has to be written to a broker, and what is left alone."""
+"""Which differences are written to a broker, and which are left alone."""
 
 import operator
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What OpenTelemetry's own variables may hold."""
+"""The accepted values of OpenTelemetry's own variables."""
 
 from contextlib import suppress
 

@@ -1,4 +1,4 @@
-"""What the clients make of answers, and the small rules around a call."""
+"""The clients' reading of answers, and the small rules of a call."""
 
 import datetime as dt
 import email.utils

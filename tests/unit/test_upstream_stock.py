@@ -11,7 +11,7 @@ from unit.clock import Clock
 
 
 class Shelf:
-    """What `Inventory.availability` would answer: the units set, or the error set."""
+    """A stand-in whose `availability` answers with the units set, or raises the error set."""
 
     def __init__(self, available: int = 10) -> None:
         self.available = available

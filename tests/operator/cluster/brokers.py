@@ -28,7 +28,7 @@ class Rabbit:
         self.session.auth = (rabbitmq.USER, PASSWORD)
 
     def call(self, method: str, address: str, **options: Any) -> Any:
-        """Ask the management API."""
+        """Call the management API."""
         answer = self.session.request(method, f"{self.url}/api/{address}", timeout=10, **options)
         answer.raise_for_status()
         return answer.json() if answer.content else None

@@ -98,7 +98,7 @@ def _account() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def account_token(api: Api) -> Callable[[], str]:
-    """Ask for a token of the operator's account."""
+    """Request a token of the operator's account."""
     _, _, namespace, name = ACCOUNT.split(":")
     path = api.path("v1", "serviceaccounts", namespace, name) + "/token"
     request = {"spec": {"expirationSeconds": 6 * 3600}}

@@ -18,7 +18,7 @@ POLL_S: Final = 0.5
 
 
 class Counters:
-    """What an operator process has counted since its start."""
+    """The counters of an operator process since its start."""
 
     def __init__(self, admin_port: int) -> None:
         self._root = f"http://127.0.0.1:{admin_port}"

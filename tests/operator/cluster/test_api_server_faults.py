@@ -194,7 +194,7 @@ def test_an_api_server_that_goes_silent_is_told_by_readyz_and_outlived(
 def test_a_deletion_that_no_watch_tells_leaves_no_ghost(
     api: Api, proxy: FaultProxy, settled: str
 ) -> None:
-    """What a listing has no more is not told by kopf, and its children are not to come back."""
+    """Children of a resource that is missing from a new listing are not recreated."""
     writes: list[str] = []
 
     def record(request: Request) -> Fault | None:
@@ -298,7 +298,7 @@ def test_a_silence_without_end_is_told_by_livez(
     url = f"http://127.0.0.1:{operator.admin_port}/livez"
 
     def probe() -> tuple[int, str]:
-        """Ask as a kubelet does: over a connection of its own."""
+        """Probe as a kubelet does: over its own connection."""
         with requests.get(url, timeout=30) as answer:
             return answer.status_code, answer.text
 
@@ -445,7 +445,7 @@ def lives(
     account_token: Callable[[], str],
     kubeconfig_for: Callable[[str, str, str], Path],
 ) -> Iterator[Lives]:
-    """Give an operator with many lives."""
+    """Yield an operator that is killed and started again."""
     file = kubeconfig_for(proxy.url, account_token(), "lives")
     log = own_plane.folder / "lives.log"
     lives = Lives(
@@ -490,7 +490,7 @@ def test_killed_after_so_many_writes_again_and_again_it_comes_to_the_same_end(
 
 
 def _so_many_writes(lives: Lives, writes: int) -> Chooser:
-    """Let some writes of each life through, and kill; no other write gets there."""
+    """Forward some writes of each life, then kill the operator; no other write is forwarded."""
     wrote: Counter[int] = Counter()
 
     def choose(request: Request) -> Fault | None:

@@ -413,7 +413,7 @@ def _limit(rabbit: Rabbit, vhost: str) -> int:
 def test_of_two_resources_in_a_virtual_host_the_older_has_it(
     api: Api, rabbit: Rabbit, vhost: str, namespace: str, example: Example, with_broker: Any
 ) -> None:
-    """Whatever name each gives the broker; and when the older goes, the queues stay."""
+    """The name of the broker makes no difference; when the older resource goes, the queues stay."""
     with_broker(deliveryLimit=11, deletionPolicy="DeleteIfEmpty")
     api.wait(lambda: _in_place(api, namespace))
     api.wait(lambda: _verdict(api, namespace, "minimal", "Ready")[0] == "AllReady")
@@ -485,7 +485,7 @@ def test_a_stray_binding_goes_and_a_stronger_policy_is_told(
 def test_an_exchange_that_obeys_another_policy_is_told(
     api: Api, rabbit: Rabbit, vhost: str, namespace: str, with_broker: Callable[..., None]
 ) -> None:
-    """What no queue is bound for would be lost without a word."""
+    """A message that no queue is bound for would be lost without an error."""
     with_broker()
     api.wait(lambda: _in_place(api, namespace))
     other = {
@@ -540,7 +540,7 @@ def test_the_least_user_is_enough_and_a_lesser_one_is_told_what_it_lacks(
 
 @pytest.fixture
 def provisioned(api: Api, rabbit: Rabbit, namespace: str, example: Example) -> Iterator[Any]:
-    """Give what applies a resource that asks for its virtual host and its user, of a password."""
+    """Yield a function that applies a resource with a virtual host and a user of its own."""
     name, address = f"own-{namespace}", f"127.0.0.1:{rabbit.amqp_port}"
     administrator = {"username": rabbitmq.USER, "password": PASSWORD}
 

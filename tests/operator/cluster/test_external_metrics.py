@@ -184,13 +184,13 @@ class Shop:
         return count
 
     def depth(self) -> int | None:
-        """Ask for the depth as an autoscaler does; None for an error, or for no value."""
+        """Read the depth as an autoscaler does; None for an error, or for no value."""
         answer = self.ask(f"orderservice=minimal,queue={QUEUE}")
         items = answer.json()["items"] if answer.ok else []
         return int(items[0]["value"]) if items else None
 
     def ask(self, selector: str, metric: str = QUEUE_METRIC) -> requests.Response:
-        """Ask for a metric."""
+        """Request a metric."""
         path = f"/apis/{GROUP_VERSION}/namespaces/{self.namespace}/{metric}"
         return self.api.session.get(
             self.api.url + path, params={"labelSelector": selector}, timeout=30
@@ -286,7 +286,7 @@ def test_the_metric_is_discovered(scaled_shop: Shop) -> None:
 def call(
     home: address.ServiceAddress, port: int, pem: str, chain: tuple[str, str] | None
 ) -> tuple[int, Any]:
-    """Ask a replica for its discovery document, past the API server."""
+    """Request a replica's discovery document, past the API server."""
     name, _ = home.server_names
     trusting = ssl.create_default_context(cadata=pem)
     if chain:

@@ -1,4 +1,4 @@
-"""What the operator is measured by. `make bench-operator` runs this; `docs/operator.md` has a run.
+"""Measure the operator: `make bench-operator` runs this; `docs/operator.md` has a run.
 
 Not part of `make test`: it takes minutes and says something only on a machine that is quiet.
 """

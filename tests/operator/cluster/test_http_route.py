@@ -48,7 +48,7 @@ def operator(start_operator: Callable[..., Any]) -> Iterator[Any]:
 
 @pytest.fixture
 def kind(api: Api) -> Iterator[Callable[[], Object]]:
-    """Let a test make the kind known."""
+    """Return a function that installs the kind's definition."""
     crds = ("apiextensions.k8s.io/v1", "customresourcedefinitions")
     name = _DEFINITION["metadata"]["name"]  # type: ignore[index] # a constant
     yield lambda: api.apply(_DEFINITION)

@@ -38,7 +38,7 @@ _NOT_READY: Final = re.compile(r"OrderService/[^/]+/(\S+) not ready\. status: (\
 
 
 def _status(rollout: RolloutProgress, **fields: Any) -> Callable[[OrderService], Status]:
-    """Let the operator make the status of a resource whose Deployments are all in one state."""
+    """Return a function for the status of a resource whose Deployments are all in one state."""
     summary = StatusInput(
         rollouts={process.name: rollout for process in ALL},
         migration=Job(complete=True),

@@ -1,4 +1,4 @@
-"""Who may do everything in one namespace and nothing beyond: the operator there, and a person."""
+"""The operator, and a person, with all rights in one namespace and none elsewhere."""
 
 import re
 from collections.abc import Callable

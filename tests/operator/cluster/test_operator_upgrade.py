@@ -55,7 +55,7 @@ def upgraded(
     start_operator: Callable[..., Any],
     other_python: Path,
 ) -> Any:
-    """Have two resources rolled out by one operator, then start a newer one: no api gets ready."""
+    """Roll out two resources by one operator, then start a newer one: no api gets ready."""
     older = start_operator("older", OPERATOR_NAMESPACE=namespace)
     for name in NAMES:
         deadline = {"progressDeadlineSeconds": 10}

@@ -12,7 +12,7 @@ SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
 
 
 def _dry(api: Api, manifest: Object) -> Object:
-    """Have the API server check a resource without keeping it."""
+    """Send a resource to the API server as a dry run."""
     path = api.path(*SERVICES, "default", manifest["metadata"]["name"])
     answer = api.session.patch(
         api.url + path,

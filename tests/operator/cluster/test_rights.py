@@ -150,8 +150,9 @@ def granted() -> set[Right]:
 
 @dataclass(frozen=True)
 class Audit:
-    """What the API server's audit log says of the operator, from byte `since` of it on: the
-    operators of tests before have the same account and may have had more rights.
+    """The API server's audit log of the operator, from byte `since` on.
+
+    The operators of earlier tests have the same account and may have had more rights.
     """
 
     log: Path

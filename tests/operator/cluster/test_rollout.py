@@ -30,7 +30,7 @@ def operator(start_operator: Callable[..., Any]) -> Iterator[Any]:
 
 
 class View:
-    """What there is to see of the resource `minimal`."""
+    """The resource `minimal` and its objects, as last read."""
 
     def __init__(self, api: Api, namespace: str) -> None:
         self.api, self.namespace = api, namespace
@@ -97,7 +97,7 @@ class View:
 
 @pytest.fixture
 def view(api: Api, example: Example, namespace: str, nodes: Nodes) -> View:
-    """Give a minimal resource that is ready, and what was good is kept."""
+    """Return a minimal resource that is ready, with a kept revision."""
     view = View(api, namespace)
     api.apply(example(), namespace)
     view.wait(view.is_ready)
@@ -218,7 +218,7 @@ def _is_taken_back(view: View, refusal: str) -> None:
 
 @pytest.fixture
 def admission_policy(api: Api, namespace: str, own_plane: ControlPlane) -> Iterator[str]:
-    """Let the API server admit no pod of the second version; give the policy's words."""
+    """Forbid pods of the second version by an admission policy; return its message."""
     assert own_plane
     words, group = "version 2 is not admitted", "admissionregistration.k8s.io/v1"
     pods = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"]}

@@ -23,7 +23,7 @@ ENTRIES = {
 
 @pytest.fixture
 def right_to_watch(api: Api, namespace: str) -> Iterator[None]:
-    """Let the operator's account watch the Secrets of the namespace, as `watchSecrets` does."""
+    """Allow the operator's account to watch the namespace's Secrets, as `watchSecrets` does."""
     rules = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["watch"]}]
     head: Object = {"apiVersion": f"{RBAC}/v1", "metadata": {"name": NAME}}
     role = {"apiGroup": RBAC, "kind": "Role", "name": NAME}

@@ -19,7 +19,7 @@ CRD = (
 
 @pytest.fixture
 def lenient(api: Api) -> Iterator[None]:
-    """Have the API server take any `worker.prefetch`, as an earlier version might have."""
+    """Make the API server accept any `worker.prefetch`, as an earlier version might have."""
     path = api.path(*CRD)
     strict = api.get(*CRD)["spec"]
 

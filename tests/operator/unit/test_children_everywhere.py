@@ -1,4 +1,4 @@
-"""What holds for all children of all examples."""
+"""Rules for all children of all examples."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ def _job_of(child: Any) -> Any:
 
 
 def test_every_pod_is_restricted(all_children: Any) -> None:
-    """Hold the pods to the restricted standard.
+    """All pods meet the restricted standard.
 
     Source: https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
     """

@@ -1,4 +1,4 @@
-"""What a call to the API server does when it is asked to come back later."""
+"""How a call to the API server follows a Retry-After."""
 
 import asyncio
 from typing import Any

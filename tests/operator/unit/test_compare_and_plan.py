@@ -1,4 +1,4 @@
-"""What counts as different, and what is written because of it."""
+"""Which differences count, and which writes follow from them."""
 
 import copy
 from typing import Any

@@ -53,7 +53,7 @@ class ApiServer:
 
     @property
     def finalizers(self) -> list[str] | None:
-        """What was left of them at last; None if they were not touched."""
+        """The finalizers that were left at the end; None if they were not changed."""
         patches = [body for method, _, body in self.requests if method == "PATCH"]
         remaining: list[str] | None = patches[-1]["metadata"]["finalizers"] if patches else None
         return remaining

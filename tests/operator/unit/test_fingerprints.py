@@ -1,4 +1,4 @@
-"""What is known of Secrets: digests, of what a process reads and of nothing else."""
+"""Digests of Secrets: of the keys that a process reads, and of no others."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""What people and other programs write on objects is read, or said to be unreadable."""
+"""Values that people and other programs write on objects are read, or reported as unreadable."""
 
 from typing import Any
 

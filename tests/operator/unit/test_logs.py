@@ -1,4 +1,4 @@
-"""What the operator prints can be read by machines, and gives nothing away."""
+"""The operator's output is machine-readable and contains no secrets."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What is made of Secrets and of answers that are not what they should be: a condition."""
+"""Secrets and answers that are wrong become a condition."""
 
 import asyncio
 import base64
@@ -30,7 +30,7 @@ FOREIGN = "not RabbitMQ's management API"
 def _answered(
     status: int, body: str | bytes, ask: Callable[[str], Awaitable[Any]], path: str = ""
 ) -> None:
-    """Ask a server that gives every request the same answer."""
+    """Call a server that gives every request the same answer."""
 
     async def answer(_request: web.Request) -> web.Response:
         octets = body.encode() if isinstance(body, str) else body

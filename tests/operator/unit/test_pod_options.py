@@ -1,4 +1,4 @@
-"""What a resource adds to pods is merged as documented, and is in every pod that it is for."""
+"""A resource's additions to pods are merged as documented, and are in every pod they are for."""
 
 from typing import Any
 

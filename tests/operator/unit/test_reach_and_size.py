@@ -1,4 +1,4 @@
-"""How a service is reached and how large it becomes has the names and shapes of Kubernetes."""
+"""Fields for exposing and sizing a service have the names and shapes of Kubernetes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is kept of what was good, and when a service goes back to it."""
+"""Which revisions are kept, and when a service is rolled back."""
 
 from itertools import permutations
 from typing import Any
@@ -52,7 +52,7 @@ def _asking(service: OrderService, text: str) -> OrderService:
 
 
 class Cluster:
-    """What is live, after the controllers did their part."""
+    """The live objects, as controllers leave them."""
 
     def __init__(self) -> None:
         self.live: dict[Reference, Manifest] = {}
@@ -75,7 +75,7 @@ class Cluster:
         return [write.reference for write in changes.writes]
 
     def roll_out(self, *, late: str = "") -> None:
-        """Say of Deployments that they are whole, but one component too late."""
+        """Set the Deployments' status to rolled out; one component is too late."""
         for child, manifest in self.live.items():
             if child.kind != "Deployment" or manifest["spec"].get("paused"):
                 continue

@@ -1,4 +1,4 @@
-"""Who scales the worker, what is made for it, and what the status says about it."""
+"""The worker's scaler, the objects made for it, and what the status says about it."""
 
 from typing import Any
 

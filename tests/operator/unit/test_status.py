@@ -1,4 +1,4 @@
-"""What the status says about what was seen."""
+"""The status that follows from live objects."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is still written, rolled out and deleted when the API server refuses a part of a plan."""
+"""Which writes, roll-outs and deletions go on when the API server refuses a part of a plan."""
 
 import asyncio
 from collections.abc import Callable
