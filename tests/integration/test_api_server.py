@@ -53,7 +53,7 @@ def test_a_hung_handler_is_killed_and_the_master_serves_on(folder: Path) -> None
 
 
 def test_a_worker_deaf_to_signals_is_killed(folder: Path) -> None:
-    """As one that hangs in C code."""
+    """The worker hangs, as in C code."""
     with serving(folder, timeout_s=1) as server:
         (stuck,) = server.workers
         os.kill(stuck, signal.SIGSTOP)

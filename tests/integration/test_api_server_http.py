@@ -170,7 +170,7 @@ def test_slow_clients_block_nobody(meinheld: Served) -> None:
 
 @pytest.mark.parametrize("size", [33_000, 200_000, 1_400_000])
 def test_a_large_answer_reaches_a_slow_reader_whole(meinheld: Served, size: int) -> None:
-    """By itself meinheld cuts it off at the end of the send buffer: at 48 KB here."""
+    """meinheld alone cuts it off at the end of the send buffer: at 48 KB here."""
     with meinheld.connect(SO_RCVBUF=4096, TCP_MAXSEG=536) as connection:
         connection.sendall(request("GET", f"/big?n={size}"))
         time.sleep(0.3)
@@ -194,7 +194,7 @@ def test_a_reader_that_never_reads_costs_three_seconds_at_most(meinheld: Served)
     ],
 )
 def test_a_request_meinheld_refuses_does_not_fail_the_next(meinheld: Served, bad: bytes) -> None:
-    """It leaves an error pending behind it, which used to be raised in the next request."""
+    """meinheld leaves an error pending, which used to be raised in the next request."""
     with meinheld.connect() as connection:
         connection.sendall(bad)
         assert read_answer(connection)[0] == 400
@@ -202,7 +202,7 @@ def test_a_request_meinheld_refuses_does_not_fail_the_next(meinheld: Served, bad
 
 
 def test_the_peer_is_told_apart_on_kept_connections(meinheld: Served) -> None:
-    """As published, meinheld names the peer of the connection accepted last."""
+    """Unpatched, meinheld names the peer of the connection accepted last."""
     connections = []
     for host in ("127.0.0.2", "127.0.0.3"):
         connection = socket.create_connection(

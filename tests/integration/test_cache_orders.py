@@ -149,7 +149,7 @@ def test_an_older_version_never_replaces_a_newer_one(make: Make) -> None:
 
 
 def test_a_reader_that_comes_late_is_handed_the_newer_version(make: Make) -> None:
-    """It read the database before the change and would fill after it."""
+    """The reader read the database before the change and would fill the cache after it."""
     writer, reader = make(local_entries=0), make()
     old = order(next(ids), 1)
 
@@ -330,7 +330,7 @@ def test_after_a_restart_the_cache_fills_again_and_stays_coherent(
 
 
 def test_local_entries_are_not_served_when_changes_stop_arriving(make: Make, redis: Redis) -> None:
-    """As behind a firewall that forgot the tracking connection: no error, just silence."""
+    """A firewall forgot the tracking connection: there is no error, only silence."""
     cache = make()
     first = order(next(ids), terminal=True)
     cache.put(first)

@@ -163,7 +163,7 @@ def test_what_a_migration_may_mend_is_transient_and_what_the_values_break_is_not
 def test_a_statement_that_failed_runs_again_on_its_connection(
     options: settings.DatabaseSettings,
 ) -> None:
-    """It stays prepared: what it learned of other values, or of an error, must not show."""
+    """The statement stays prepared; plans for other values, or an error, must not affect it."""
     pool = Pool(options.url, msgspec.structs.replace(options, pool_size=1), "test")
     pool.open()
     try:

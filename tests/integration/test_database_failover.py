@@ -116,7 +116,7 @@ def test_a_pool_that_nobody_asks_notices_a_frozen_server_and_its_return(
 def test_a_request_waits_for_a_server_that_only_a_heartbeat_found_late(
     postgres: Postgres, database: Database
 ) -> None:
-    """As on a busy machine: whether it is down, the attempt to connect tells."""
+    """The machine is busy: only the attempt to connect shows whether the server is down."""
     settings = msgspec.structs.replace(settings_of(database.url), connect_timeout_s=60)
     pool = Pool(database.url, settings, "test")
     pool.open()
@@ -195,7 +195,7 @@ def test_writes_go_on_where_a_frozen_primarys_standby_was_promoted(servers: Pair
 
 
 def test_a_former_primary_that_comes_back_is_not_written_to(servers: Pair) -> None:
-    """Not even while its successor is away: it takes writes, and they would be lost."""
+    """Not even while its successor is away: it accepts writes, and they would be lost."""
     pool = Pool(servers.url, settings_of(servers.url), "test")
     pool.open()
     tries = itertools.count(1)

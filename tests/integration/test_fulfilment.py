@@ -225,7 +225,7 @@ def test_the_database_itself_refuses_a_second_live_capture(
 def test_a_lock_that_outlasts_its_timeout_costs_the_message_time_and_no_attempt(
     world: World, database: Database
 ) -> None:
-    """Such a lock is that of a commit whose synchronous standby does not come."""
+    """A commit whose synchronous standby does not answer holds such a lock."""
     order_id, pause = world.order(), Pause("order-processing")
     pause.leave(NextAction.WORK, ServerAway("away", retry_after_s=0.01))
     assert pause.enter(time.monotonic() + 10, lambda: True) is NextAction.PROBE

@@ -242,7 +242,7 @@ def test_what_it_cannot_be_sure_about_is_refused(
 
 
 def test_http_0_9_is_refused(gateway: int, requests_at_api: list[Any]) -> None:
-    """Such an answer has no head: the body alone tells."""
+    """An HTTP/0.9 answer has no head, so only the body shows the refusal."""
     answer = send(gateway, b"GET /x\r\n")
     assert b'"status":400' in answer.raw
     assert requests_at_api == []

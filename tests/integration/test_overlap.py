@@ -66,7 +66,7 @@ def test_what_cannot_be_watched_is_waited_for_all_the_same(server: Served) -> No
 
 
 def test_an_order_that_cannot_be_encoded_joins_no_set() -> None:
-    """It is refused by itself, before it waits with others."""
+    """It is refused on its own, before it waits with others."""
     payloads: list[object] = []
 
     def share(_single: Any, _several: Any, _subject: Any) -> Any:

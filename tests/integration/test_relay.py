@@ -128,7 +128,7 @@ def published(outcome: str) -> float:
 def test_a_committed_order_becomes_a_message(
     database: Database, vhost: Vhost, table: Table, broker: Broker
 ) -> None:
-    """From the statement that takes an order to the message, held to the published schema."""
+    """The message of a committed order is valid by the published schema."""
     pool = Pool(database.url, DatabaseSettings(url=database.url), "test")
     pool.open()
     ids, _ = context.accept("abc", TRACEPARENT)

@@ -342,7 +342,7 @@ def test_the_api_takes_finds_lists_and_cancels(services: Services) -> None:
 
 
 def test_a_login_is_replaced_under_load(logins: Logins) -> None:
-    """As the page says: another login, new processes with it, then the first one goes."""
+    """docs/least-privilege.md has the steps: another login, new processes with it, no first one."""
     with psycopg.connect(logins.database.admin_url, autocommit=True) as admin:
         admin.execute(renamed("logins"))
         old = logins.pool("api", f"{PREFIX}shop_api", "choose-one")

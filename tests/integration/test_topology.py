@@ -90,7 +90,7 @@ def test_a_queue_with_other_arguments_is_reported_and_nothing_is_written(
 
 
 def test_a_stronger_policy_of_somebody_else_is_an_error(rabbitmq: RabbitMQ, vhost: Vhost) -> None:
-    """It would silently take the dead-letter rules away."""
+    """Such a policy would disable the dead-letter rules without an error."""
     other = Vhost("with_catch_all", "", vhost.management_url)
     make_vhost(other)
     catch_all = {"pattern": ".*", "definition": {"max-length": 5}, "priority": 99}

@@ -625,7 +625,7 @@ def held_until(event: threading.Event) -> Script:
 def test_connections_that_the_server_closed_unnoticed_fail_no_call(
     serve: Serve, connect: Connect
 ) -> None:
-    """As when it restarts while this process waits for a statement."""
+    """The server restarted while this process waited for a statement."""
     go_on = threading.Event()
     server = serve(held_until(go_on))
     upstream = connect(server.url, UpstreamPolicy(retries=0))
@@ -688,7 +688,7 @@ def test_a_kept_connection_that_ends_without_an_answer_costs_no_try(
 
 
 def test_a_call_that_ends_its_connections_fails(serve: Serve, connect: Connect) -> None:
-    """It is made again once, and not as often as there are connections."""
+    """The call is repeated once, not once for each connection."""
 
     def script(sock: socket.socket, number: int) -> bool:
         if number > 1:
@@ -711,7 +711,7 @@ def test_a_call_that_ends_its_connections_fails(serve: Serve, connect: Connect) 
 def test_a_request_that_crosses_with_the_end_of_its_connection_costs_no_try(
     serve: Serve, connect: Connect, request_: HttpRequest
 ) -> None:
-    """As above, on a thread: a user's request has a single try."""
+    """The same on a thread: a user's request has a single try."""
     server = serve(leaves_the_second)
     upstream = connect(server.url, UpstreamPolicy(breaker_failures=1).within(30))
     assert upstream.call(request_, truth)

@@ -88,7 +88,7 @@ def test_pods_of_one_resource_are_replaced_at_a_time_and_the_next_wait_for_them_
 def test_one_whose_new_pods_are_never_ready_stops_the_upgrade_and_did_not_go_back(
     api: Api, namespace: str, upgraded: Any
 ) -> None:
-    """Not over a restart, either."""
+    """It does not go back after a restart, either."""
     first, second = sorted(NAMES, key=_upgrades(api, namespace).__getitem__)
     api.wait(lambda: _conditions(api, namespace, first)["Stalled"] == "True")
     assert "rollback" not in _status(api, namespace, first)

@@ -127,7 +127,7 @@ def _listed(api: Api, plural: str, namespace: str) -> list[Object]:
 def test_a_member_that_left_the_file_is_planned_away(
     orderctl: Orderctl, api: Api, example: Example, ready: str
 ) -> None:
-    """As kubectl would: whether it applies on its own side or on the server's."""
+    """kubectl would remove it too, by a client-side or a server-side apply."""
     scaled = example(worker={"prefetch": 50})
     api.apply(scaled, ready, manager="kubectl")
     assert ("change", "OrderService", "minimal") in orderctl.changes(example(), ready)
@@ -290,7 +290,7 @@ def test_an_api_server_that_is_away_is_named(orderctl: Orderctl, tmp_path: Path)
 
 
 def test_an_exec_plugin_logs_in(orderctl: Orderctl, settled: str, tmp_path: Path) -> None:
-    """As with the plug-ins of clouds: a program that prints an ExecCredential."""
+    """The plug-in prints an ExecCredential, like those of clouds."""
     kubeconfig = yaml.safe_load(Path(orderctl.environ["KUBECONFIG"]).read_text())
     user, cluster = kubeconfig["users"][0]["user"], kubeconfig["clusters"][0]["cluster"]
     credential = {

@@ -344,7 +344,7 @@ def test_what_is_switched_off_is_pruned(api: Api, example: Example, ready: str) 
 
 
 def test_a_child_that_was_copied_and_renamed_is_its_makers(api: Api, ready: str) -> None:
-    """It has our labels, no more."""
+    """The copy has our labels, but no owner reference to the resource."""
     service = api.get("v1", "services", ready, "minimal-admin")
     copy = {
         "apiVersion": "v1",

@@ -41,7 +41,7 @@ def test_a_broker_that_does_not_answer_is_left_alone_after_a_few_tries() -> None
 
 
 def test_a_broker_that_failed_is_asked_by_one_at_a_time() -> None:
-    """Or a broker that hangs would hold up every caller there is."""
+    """Otherwise a broker that hangs would hold up every caller."""
     breaker = Breaker()
 
     async def main() -> list[Any]:

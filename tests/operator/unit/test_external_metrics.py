@@ -181,7 +181,7 @@ Ask = Callable[..., tuple[int, Any]]
 
 @pytest.fixture
 def ask(make: Any) -> Ask:
-    """Call the API about one resource, without TLS: `refusal` decides which callers are admitted."""
+    """Call the API about one resource, without TLS: `refusal` decides who is admitted."""
 
     def get(path: str, depth: int | Exception = 7, refusal: str | None = None) -> Any:
         services: list[OrderService] = [make("minimal")]
