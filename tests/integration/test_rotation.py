@@ -337,7 +337,7 @@ def guarded(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def test_an_issuer_replaces_its_key_without_a_request_that_fails(guarded: Guarded) -> None:
-    """The issuer publishes a new key, signs with it once the apis know it, and removes the old one."""
+    """The issuer publishes a new key, signs with it once apis know it, then removes the old one."""
     issuer = guarded.issuer
     with Clients(guarded.balancer, partial(guarded.login, "r1")) as clients:
         clients.go_on()

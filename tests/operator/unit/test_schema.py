@@ -134,7 +134,7 @@ def test_nothing_is_filled_into_the_items_of_a_list(spec_nodes: dict[str, Schema
 
 
 def test_lists_whose_items_have_names_are_merged_by_them(spec_nodes: dict[str, Schema]) -> None:
-    """A server-side apply must not merge them by position. References to gateways may repeat a name."""
+    """A server-side apply must not merge by position. References to gateways may repeat a name."""
     named = {
         path: node.get("x-kubernetes-list-type")
         for path, node in spec_nodes.items()
