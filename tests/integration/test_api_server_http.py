@@ -170,7 +170,7 @@ def test_slow_clients_block_nobody(meinheld: Served) -> None:
 
 @pytest.mark.parametrize("size", [33_000, 200_000, 1_400_000])
 def test_a_large_answer_reaches_a_slow_reader_whole(meinheld: Served, size: int) -> None:
-    """meinheld alone cuts it off at the end of the send buffer: at 48 KB here."""
+    """Alone, meinheld cuts it off at the end of the send buffer: at 48 KB here."""
     with meinheld.connect(SO_RCVBUF=4096, TCP_MAXSEG=536) as connection:
         connection.sendall(request("GET", f"/big?n={size}"))
         time.sleep(0.3)
@@ -194,7 +194,7 @@ def test_a_reader_that_never_reads_costs_three_seconds_at_most(meinheld: Served)
     ],
 )
 def test_a_request_meinheld_refuses_does_not_fail_the_next(meinheld: Served, bad: bytes) -> None:
-    """meinheld leaves an error pending, which used to be raised in the next request."""
+    """It leaves an error pending in meinheld, which used to be raised in the next request."""
     with meinheld.connect() as connection:
         connection.sendall(bad)
         assert read_answer(connection)[0] == 400

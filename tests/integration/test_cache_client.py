@@ -221,7 +221,7 @@ def serves(redis: Redis) -> bool:
 def test_a_call_that_is_interrupted_leaves_no_reply_for_the_next(
     valkey: Server, redis: Redis
 ) -> None:
-    """gunicorn's handler of SIGALRM or SIGABRT raises in the middle of a request."""
+    """A handler of SIGALRM or SIGABRT, as gunicorn has, raises in the middle of a request."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt

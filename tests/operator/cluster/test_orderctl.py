@@ -127,7 +127,7 @@ def _listed(api: Api, plural: str, namespace: str) -> list[Object]:
 def test_a_member_that_left_the_file_is_planned_away(
     orderctl: Orderctl, api: Api, example: Example, ready: str
 ) -> None:
-    """kubectl would remove it too, by a client-side or a server-side apply."""
+    """An apply of kubectl would remove it too, on either side."""
     scaled = example(worker={"prefetch": 50})
     api.apply(scaled, ready, manager="kubectl")
     assert ("change", "OrderService", "minimal") in orderctl.changes(example(), ready)
