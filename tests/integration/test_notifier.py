@@ -23,10 +23,10 @@ from integration.handles import Database
 from integration.serving import eventually
 from orders import settings
 from orders.database.notifications import (
-    ClaimResult,
     Notification,
     NotificationOutcome,
     Notifications,
+    SendResult,
 )
 from orders.database.pool import Pool
 from orders.database.statements import Row
@@ -605,11 +605,11 @@ def test_only_what_one_claim_would_get_is_claimed_in_a_set(
 
 
 SETTLEMENTS = (
-    ClaimResult(sent=True),
-    ClaimResult(outcome=NotificationOutcome.GONE, error="the receiver answered 410"),
-    ClaimResult(again_in_s=7200, error="status 503"),
-    ClaimResult(again_in_s=86400.5, error="circuit_open", tried=False),
-    ClaimResult(outcome=NotificationOutcome.GIVEN_UP, error="timeout"),
+    SendResult(sent=True),
+    SendResult(outcome=NotificationOutcome.GONE, error="the receiver answered 410"),
+    SendResult(again_in_s=7200, error="status 503"),
+    SendResult(again_in_s=86400.5, error="circuit_open", tried=False),
+    SendResult(outcome=NotificationOutcome.GIVEN_UP, error="timeout"),
 )
 
 
@@ -647,7 +647,7 @@ def test_a_claim_whose_row_a_later_event_took_over_is_left_out_of_its_set(
     first, second = (announced(pool, events.REFUNDED, version=5) for _ in range(2))
     claims = [notifications.claim(each.body.order_id) for each in (first, second)]
     announced(pool, events.REFUNDED, first.body.order_id, version=6)
-    results = [(claim, ClaimResult(sent=True)) for claim in claims if claim is not None]
+    results = [(claim, SendResult(sent=True)) for claim in claims if claim is not None]
     assert notifications._settle_several(results) == {1: False}
     assert sorted(states(pool)) == [(0, "waiting"), (1, "sent")]
 
@@ -659,7 +659,7 @@ def test_one_row_that_cannot_be_written_holds_up_nobody_in_its_set(
     claims = [claim for order in orders if (claim := notifications.claim(order)) is not None]
     errors = (None, None, "no text may have a \0", None)
     calls = [
-        partial(together.settle, claim, ClaimResult(sent=True, error=error))
+        partial(together.settle, claim, SendResult(sent=True, error=error))
         for claim, error in zip(claims, errors, strict=True)
     ]
     futures = slow_pool.at_once(together._results, calls)

@@ -22,7 +22,7 @@ from loadtest.repeating import Repeating
 from orders.database import connection, roles
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate
-from orders.database.notifications import ClaimResult, Notifications
+from orders.database.notifications import Notifications, SendResult
 from orders.database.orders import History
 from orders.database.pool import Pool
 from orders.database.refund_requests import RefundCommand
@@ -455,7 +455,7 @@ def test_the_notifier_claims_and_settles(services: Services) -> None:
     notifications = Notifications(services.logins.pool("notifier"), 5)
     claimed = notifications.claim(order_id)
     assert claimed is not None
-    assert notifications.settle(claimed, ClaimResult(sent=True)) is False
+    assert notifications.settle(claimed, SendResult(sent=True)) is False
     services.run("UPDATE notifications SET next_at = now(), claimed_until = '-infinity'")
     notifications.claim_due(10)
     assert notifications.count().given_up == 0

@@ -13,9 +13,9 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from orders.api.problems import INVALID, MALFORMED_BODY, Fault, Refusal
 from orders.api.requests import check_media_type, read_body
-from orders.api.resource import Caller, user_principal
+from orders.api.resource import Caller
 from orders.cache.writers import RecentWriters
-from orders.domain.order import MAX_TOTAL, InvalidTotal, parse_total
+from orders.domain.order import MAX_TOTAL, InvalidTotal, parse_total, user_principal
 from orders.errors import Transient
 
 MAX_REASON: Final = 200

@@ -35,10 +35,10 @@ from orders.api.resource import (
     Operation,
     Resource,
     exchange_of,
-    user_principal,
 )
 from orders.cache.client import Command, Reply
 from orders.cache.writers import RecentWriters
+from orders.domain.order import user_principal
 from orders.telemetry import context as ids
 from orders.telemetry import logs, tracing
 from orders.telemetry.context import CORRELATION_HEADER

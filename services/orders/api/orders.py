@@ -28,12 +28,11 @@ from orders.api.resource import (
     Parameter,
     ResponseDoc,
     exchange_of,
-    user_principal,
 )
 from orders.cache.orders import CachedOrder, snapshot
 from orders.database.orders import AnswerTemplate, StoredAnswer
 from orders.domain.lifecycle import Status
-from orders.domain.order import Id, NewOrder, OrderView, etag
+from orders.domain.order import Id, NewOrder, OrderView, etag, user_principal
 from orders.errors import Transient
 from orders.upstream.inventory import StockAnswer
 

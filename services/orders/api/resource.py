@@ -136,11 +136,6 @@ class Caller(msgspec.Struct, frozen=True):
 EVERYBODY: Final = Caller(None, frozenset({READ, WRITE, ADMIN}))
 
 
-def user_principal(user: int | str) -> str:
-    """Return the name of a user, or of a token's subject, in limits and idempotency keys."""
-    return f"user:{user}"
-
-
 class Authentication(Protocol):
     """Identifies the sender of an Authorization header. Raises Refusal if the caller is unknown."""
 

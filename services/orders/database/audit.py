@@ -57,7 +57,7 @@ class Audit:
                 "notify": [notify for _ in numbered],
             },
         )
-        return {row[0] for row in rows}
+        return {row.number for row in rows}
 
 
 def operator(name: str | None = None) -> str:

@@ -7,17 +7,10 @@ from typing import Final
 
 import msgspec
 
-from orders.database.orders import (
-    StoredAnswer,
-    Use,
-    busy_if_locked,
-    find_answer,
-    order_of,
-    owners_principal,
-)
+from orders.database.orders import StoredAnswer, Use, busy_if_locked, find_answer, order_of
 from orders.database.pool import Pool
 from orders.domain.lifecycle import CANCELLED, Event, Status, transition
-from orders.domain.order import Order
+from orders.domain.order import Order, user_principal
 from orders.errors import Transient
 from orders.telemetry import tracing
 from orders.telemetry.context import Context
@@ -68,7 +61,7 @@ class CancellationCommand(msgspec.Struct, frozen=True):
     def use(self, route: str, owner_id: int = 0) -> Use:
         """Return the use of its key, for the order's owner."""
         content = f"{self.order_id}\n{self.note or ''}".encode()
-        principal = self.principal or owners_principal(owner_id)
+        principal = self.principal or user_principal(owner_id)
         return Use(principal, route, self.key, hashlib.sha256(content).digest())
 
 

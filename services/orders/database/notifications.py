@@ -78,8 +78,8 @@ class Counts(msgspec.Struct, frozen=True):
     given_up: int
 
 
-class ClaimResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a claim: sent, given up, or to be tried again in `again_in_s` seconds."""
+class SendResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How sending ended: sent, given up, or to be tried again in `again_in_s` seconds."""
 
     sent: bool = False
     outcome: NotificationOutcome | None = None
@@ -211,7 +211,7 @@ class Notifications:
         self._claims: SharedStatement[int, Notification | None] = SharedStatement(
             self._claim_one, self._claim_several, patience_s
         )
-        self._results: SharedStatement[tuple[Notification, ClaimResult], bool] = SharedStatement(
+        self._results: SharedStatement[tuple[Notification, SendResult], bool] = SharedStatement(
             self._settle_one, self._settle_several, patience_s
         )
 
@@ -228,7 +228,7 @@ class Notifications:
         """Return the claims by the index of their order; one for an order that is named twice."""
         arguments = {"order_ids": list(order_ids), "claim_s": self._claim_s}
         rows = self._primary.execute("claim_order_notifications", arguments)
-        return {order_ids.index(row[0]): _notification(row) for row in rows}
+        return {order_ids.index(row.order_id): _notification(row) for row in rows}
 
     def claim_due(self, limit: int) -> list[Notification]:
         """Reserve due notifications, at most one of each order."""
@@ -260,12 +260,12 @@ class Notifications:
         )
         return bool(rows)
 
-    def settle(self, notification: Notification, result: ClaimResult) -> bool:
+    def settle(self, notification: Notification, result: SendResult) -> bool:
         """End a claim; return whether the order has another notification that was not sent."""
         return self._results.ask((notification, result))
 
-    def _settle_one(self, claims: tuple[Notification, ClaimResult]) -> bool:
-        notification, result = claims
+    def _settle_one(self, settlement: tuple[Notification, SendResult]) -> bool:
+        notification, result = settlement
         rows = self._primary.execute(
             "settle_notification",
             {
@@ -279,13 +279,13 @@ class Notifications:
                 "tried": int(result.tried),
             },
         )
-        return bool(rows[0][0])
+        return bool(rows[0].another)
 
     def _settle_several(
-        self, claims: Sequence[tuple[Notification, ClaimResult]]
+        self, settlements: Sequence[tuple[Notification, SendResult]]
     ) -> dict[int, bool]:
         """Return whether the order has another one, by the index of each claim that was ended."""
-        rows = self._primary.execute("settle_notifications", {"ended": _json(claims)})
+        rows = self._primary.execute("settle_notifications", {"ended": _json(settlements)})
         return dict(rows)
 
     def count(self) -> Counts:
@@ -316,11 +316,11 @@ class Notifications:
             "subject": subject if template is None else f"{subject}, {template}",
         }
         rows = self._primary.execute("resend_notifications", arguments)
-        return [(int(str(row[0])), str(row[1])) for row in rows]
+        return [(row.order_id, row.template) for row in rows]
 
 
-def _json(claims: Sequence[tuple[Notification, ClaimResult]]) -> str:
-    """Return claims as JSON for a statement. Arrays would cost psycopg many times the CPU."""
+def _json(settlements: Sequence[tuple[Notification, SendResult]]) -> str:
+    """Return settlements as JSON for a statement. Arrays would cost psycopg many times the CPU."""
     rows = [
         _Ended(
             index=index,
@@ -333,7 +333,7 @@ def _json(claims: Sequence[tuple[Notification, ClaimResult]]) -> str:
             error=result.error,
             tried=int(result.tried),
         )
-        for index, (notification, result) in enumerate(claims)
+        for index, (notification, result) in enumerate(settlements)
     ]
     return msgspec.json.encode(rows).decode()
 

@@ -28,10 +28,11 @@ _NEWEST: Final = (dt.datetime(9999, 12, 31, tzinfo=dt.UTC), MAX_ID)
 
 
 class AnswerTemplate(msgspec.Struct, frozen=True):
-    """The answer to a request that changes an order, as the api writes it.
+    """The HTTP answer to a request that changes an order, as the api writes it.
 
-    `%s` in `body` and `location` stands for the order's id. PostgreSQL's format() fills it in,
-    because the id of a new order is known only where the answer is stored.
+    It is stored with the change, because a replay must return the very same answer. PostgreSQL's
+    format() puts the order's id in place of `%s` in `body` and `location`: the id of a new order
+    is known only in the statement that stores its answer.
     """
 
     route: str
@@ -52,11 +53,6 @@ class StoredAnswer(msgspec.Struct, frozen=True):
 
 class KeyReused(Exception):
     """Send another Idempotency-Key: this one belongs to a request with other contents."""
-
-
-def owners_principal(user_id: int) -> str:
-    """Return the principal of a key when there is no authentication: the order's owner."""
-    return f"user:{user_id}"
 
 
 class Use(msgspec.Struct, frozen=True):
@@ -80,10 +76,10 @@ def find_answer(pool: Pool, use: Use) -> StoredAnswer | None:
     rows = pool.read("find_answer", use.arguments)
     if not rows:
         return None
-    fingerprint, status, body, location, tag = rows[0]
-    if bytes(fingerprint) != use.fingerprint:
+    row = rows[0]
+    if bytes(row.fingerprint) != use.fingerprint:
         raise KeyReused
-    return StoredAnswer(status, body.encode(), location, tag, replayed=True)
+    return StoredAnswer(row.status, row.body.encode(), row.location, row.etag, replayed=True)
 
 
 @contextlib.contextmanager

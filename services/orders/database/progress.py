@@ -358,7 +358,7 @@ class ProgressSets:
             for settlement in settlements
         ]
         arguments = {"steps": _json(steps), "consumer": self._consumer}
-        return {row[0] for row in self._primary.execute("settle_stocks", arguments)}
+        return {row.id for row in self._primary.execute("settle_stocks", arguments)}
 
 
 def _step_row(advance: Advance) -> _StepRow:

@@ -15,11 +15,10 @@ from orders.database.orders import (
     busy_if_locked,
     find_answer,
     order_of,
-    owners_principal,
 )
 from orders.database.pool import Pool
 from orders.domain.lifecycle import SUPPORT, Event, Status, transition
-from orders.domain.order import AttemptKind, Order, attempt_id, etag, legacy_nonce
+from orders.domain.order import AttemptKind, Order, attempt_id, etag, legacy_nonce, user_principal
 from orders.errors import Transient
 from orders.telemetry import tracing
 from orders.telemetry.context import Context
@@ -54,7 +53,7 @@ class RefundCommand(msgspec.Struct, frozen=True):
     def use(self, route: str, owner_id: int) -> Use:
         """Return the use of its key, for the order's owner."""
         content = f"{self.order_id}\n{self.amount:.2f}\n{self.note or ''}".encode()
-        principal = self.principal or owners_principal(owner_id)
+        principal = self.principal or user_principal(owner_id)
         return Use(principal, route, self.key, hashlib.sha256(content).digest())
 
 
@@ -145,11 +144,11 @@ class RefundRequests:
             rows = self._primary.execute("request_refund", arguments)
         if not rows:
             return None
-        version, updated_at, relay_sleeps = rows[0]
-        if relay_sleeps:
+        row = rows[0]
+        if row.relay_sleeps:
             self._primary.wake_relay()
         changed = msgspec.structs.replace(
-            order, version=version, updated_at=updated_at, refund_pending=True
+            order, version=row.version, updated_at=row.updated_at, refund_pending=True
         )
         return Requested(answer, changed)
 

@@ -83,6 +83,11 @@ def etag(version: int) -> str:
     return f'"v{version}"'
 
 
+def user_principal(user: int | str) -> str:
+    """Return the name of a user, or of a token's subject, in limits and idempotency keys."""
+    return f"user:{user}"
+
+
 class OrderView(msgspec.Struct, rename="camel", frozen=True, gc=False):
     """An order. `updatedAt` and the ETag change with every transition."""
 

@@ -18,10 +18,10 @@ import msgspec
 import structlog
 
 from orders.database.notifications import (
-    ClaimResult,
     Notification,
     NotificationOutcome,
     Notifications,
+    SendResult,
 )
 from orders.domain.events import OrderEvent
 from orders.errors import OrdersError, Permanent, Transient
@@ -116,28 +116,28 @@ class Sending:
         _report(notification, result)
         return next_is_due and result.sent
 
-    def _try(self, notification: Notification) -> ClaimResult:
+    def _try(self, notification: Notification) -> SendResult:
         try:
             self._post(notification)
         except Permanent as error:
-            return ClaimResult(outcome=NotificationOutcome.GONE, error=str(error))
+            return SendResult(outcome=NotificationOutcome.GONE, error=str(error))
         except NotAsked as error:
             wait_s = error.retry_after_s or 1.0
             self._rest_until_s = time.monotonic() + wait_s
-            return ClaimResult(again_in_s=wait_s, error=str(error), tried=False)
+            return SendResult(again_in_s=wait_s, error=str(error), tried=False)
         except Transient as error:
             return self._put_off(notification, error)
         except Exception as error:  # noqa: BLE001 a bug must not keep the claim until it expires
             _log.exception("notification.failed", orderId=notification.order_id)
             return self._put_off(notification, Transient(type(error).__name__))
-        return ClaimResult(sent=True)
+        return SendResult(sent=True)
 
-    def _put_off(self, notification: Notification, error: Transient) -> ClaimResult:
+    def _put_off(self, notification: Notification, error: Transient) -> SendResult:
         wait_s = self._patience.next_s(
             notification.tries + 1, notification.age_s, error.retry_after_s or 0.0
         )
         outcome = NotificationOutcome.GIVEN_UP if wait_s is None else None
-        return ClaimResult(outcome=outcome, again_in_s=wait_s, error=str(error))
+        return SendResult(outcome=outcome, again_in_s=wait_s, error=str(error))
 
     def _post(self, notification: Notification) -> None:
         now_s = int(self._wall_clock())
@@ -274,7 +274,7 @@ def _check_accepted(reply: HttpResponse) -> None:
         raise Permanent(f"the receiver answered {reply.status}", reason="gone")
 
 
-def _report(notification: Notification, result: ClaimResult) -> None:
+def _report(notification: Notification, result: SendResult) -> None:
     fields = {
         "orderId": notification.order_id,
         "template": notification.template,

@@ -97,12 +97,12 @@ def _find(pool: Pool, progress: Progress, attempt_id: uuid.UUID) -> Case:
     rows = pool.execute("find_attempt", {"id": attempt_id})
     if not rows:
         raise Permanent(f"there is no payment attempt {attempt_id}", reason="unknown_attempt")
-    order_id, kind, amount, outcome, correlation_id, traceparent = rows[0]
-    work = progress.load(order_id, _NO_MESSAGE)
+    row = rows[0]
+    work = progress.load(row.order_id, _NO_MESSAGE)
     if work is None:
-        raise Permanent(f"there is no order {order_id}", reason="unknown_order")
-    attempt = Attempt(attempt_id, AttemptKind(kind), amount, AttemptOutcome(outcome))
-    return Case(attempt, work, context.accept(correlation_id, traceparent)[0])
+        raise Permanent(f"there is no order {row.order_id}", reason="unknown_order")
+    attempt = Attempt(attempt_id, AttemptKind(row.kind), row.amount, AttemptOutcome(row.outcome))
+    return Case(attempt, work, context.accept(row.correlation_id, row.traceparent)[0])
 
 
 def _ask(case: Case) -> PaymentLookup:

@@ -105,7 +105,7 @@ class ReconciliationStore:
     def next_orders(self, after_id: int, limit: int) -> list[tuple[int, dt.datetime]]:
         """Return the next orders by id, and when they were accepted."""
         rows = self._run("next_orders", {"after": after_id, "limit": limit})
-        return [(row[0], row[1]) for row in rows]
+        return [(row.id, row.created_at) for row in rows]
 
     def balances(self, orders: list[int], under_way_s: float) -> list[OrderBalance]:
         """Return what the database has of orders; those in Charging or Refunding for long are
@@ -127,7 +127,7 @@ class ReconciliationStore:
         if not orders:
             return set()
         rows = self._run("list_existing", {"orders": sorted(orders)})
-        return orders - {row[0] for row in rows}
+        return orders - {row.id for row in rows}
 
     def note_unnotified(self, orders: Iterable[int]) -> None:
         """Record ended orders whose notification is not sent yet."""
@@ -142,7 +142,8 @@ class ReconciliationStore:
 
     def under_way(self, after_id: int, limit: int) -> list[int]:
         """Return recorded orders that had not ended, by id."""
-        return [row[0] for row in self._run("list_under_way", {"after": after_id, "limit": limit})]
+        rows = self._run("list_under_way", {"after": after_id, "limit": limit})
+        return [row.order_id for row in rows]
 
     def note_suspects(self, orders: Iterable[int]) -> None:
         """Record orders that the next run must judge."""
@@ -150,7 +151,7 @@ class ReconciliationStore:
 
     def cases(self, limit: int) -> list[int]:
         """Return orders that were suspects before."""
-        return [row[0] for row in self._run("list_cases", {"limit": limit})]
+        return [row.order_id for row in self._run("list_cases", {"limit": limit})]
 
     def record(
         self, order_id: int, findings: Sequence[Finding], second_look_s: float

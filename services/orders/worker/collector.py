@@ -12,14 +12,14 @@ from orders.database.pool import Pool
 from orders.database.statements import ServerAway
 from orders.database.stuck import count_stuck
 from orders.domain.integrity import Breach
-from orders.domain.lifecycle import ACTIVE, Status
+from orders.domain.lifecycle import ACTIVE, TERMINAL, Status
 from orders.errors import Transient
 
 _COUNTED: Final = 200_000  # orders; counting a hundred million would cost too much for a gauge
 NAN: Final = float("nan")
 _ENDED_EVERY: Final = 6  # rounds: ended orders take longer to count, and no alert needs them
 
-_ENDED: Final[list[str]] = [status for status in Status if status not in ACTIVE]
+_ENDED: Final = sorted(TERMINAL)
 
 
 class _Count(NamedTuple):

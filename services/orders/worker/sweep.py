@@ -74,14 +74,17 @@ class Sweeper:
         self._last = emitted_rows
         if emitted_rows:
             ORDERS_STALLED.inc(len(emitted_rows))
-            _log.warning("order.stalled", orders=len(emitted_rows), first=emitted_rows[0][0])
+            _log.warning("order.stalled", orders=len(emitted_rows), first=emitted_rows[0].id)
         return not is_stopped
 
     def _adapt(self) -> None:
         if not self._last:
             return
         sample = self._last[:1000]
-        arguments = {"orders": [row[0] for row in sample], "versions": [row[1] for row in sample]}
+        arguments = {
+            "orders": [row.id for row in sample],
+            "versions": [row.version for row in sample],
+        }
         try:
             [(moved_count,)] = self._pool.execute("count_moved", arguments)
         except Transient:  # sweep even if this count fails
