@@ -36,10 +36,10 @@ from orders.notifier import listing
 from orders.notifier.delivery import (
     DEFERRED,
     NotificationSender,
-    Patience,
     Receiver,
-    Sending,
+    RetrySchedule,
     Sweep,
+    WebhookSender,
     is_gone,
     signed_headers,
 )
@@ -61,7 +61,7 @@ SECRET = new_secret()
 POLICY = UpstreamPolicy(retries=0, breaker_failures=1000).within(1)
 BREAKING = UpstreamPolicy(retries=0, breaker_failures=3, breaker_reset_s=0.3).within(1)
 CLAIM_S = 0.5
-SOON = Patience(0.05, 0.2, 3600)
+SOON = RetrySchedule(0.05, 0.2, 3600)
 
 
 @pytest.fixture(scope="module")
@@ -76,30 +76,30 @@ def notifications(pool: Pool) -> Notifications:
     return Notifications(pool, CLAIM_S)
 
 
-def sending(
+def webhook_sender(
     notifications: Notifications,
     receiver: Control,
     policy: UpstreamPolicy = POLICY,
-    patience: Patience = SOON,
+    schedule: RetrySchedule = SOON,
     secrets: tuple[str, ...] = (SECRET,),
     addresses: AllowedAddresses | None = None,
-) -> Sending:
+) -> WebhookSender:
     upstream = Upstream("webhook", receiver.url, policy, definite=is_gone, addresses=addresses)
-    return Sending(notifications, Receiver(upstream, "/webhooks", secrets), patience)
+    return WebhookSender(notifications, Receiver(upstream, "/webhooks", secrets), schedule)
 
 
 @pytest.fixture
-def sender(notifications: Notifications, receiver: Control) -> Sending:
+def sender(notifications: Notifications, receiver: Control) -> WebhookSender:
     receiver.reset()
-    return sending(notifications, receiver)
+    return webhook_sender(notifications, receiver)
 
 
 @pytest.fixture
-def delivery(notifications: Notifications, sender: Sending) -> NotificationSender:
+def delivery(notifications: Notifications, sender: WebhookSender) -> NotificationSender:
     return NotificationSender(notifications, sender)
 
 
-def sweep(notifications: Notifications, sender: Sending) -> Sweep:
+def sweep(notifications: Notifications, sender: WebhookSender) -> Sweep:
     return Sweep(notifications, sender, width=10, every_s=0.05)
 
 
@@ -222,7 +222,7 @@ def test_an_event_that_a_failover_lost_is_told_to_nobody(
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 429, 500, 503])
 def test_whatever_a_receiver_answers_it_is_tried_again_under_the_same_id(
-    pool: Pool, notifications: Notifications, delivery: NotificationSender, sender: Sending,
+    pool: Pool, notifications: Notifications, delivery: NotificationSender, sender: WebhookSender,
     receiver: Control, status: int,
 ) -> None:  # fmt: skip
     message = announced(pool)
@@ -240,7 +240,7 @@ def test_a_lost_answer_sends_again_and_the_receiver_can_tell(
     pool: Pool,
     notifications: Notifications,
     delivery: NotificationSender,
-    sender: Sending,
+    sender: WebhookSender,
     receiver: Control,
 ) -> None:
     receiver.faults(dropReplyRatio=1)
@@ -255,7 +255,7 @@ def test_a_receiver_that_is_gone_is_not_asked_again(
     pool: Pool,
     notifications: Notifications,
     delivery: NotificationSender,
-    sender: Sending,
+    sender: WebhookSender,
     receiver: Control,
 ) -> None:
     count_before = tried("gone")
@@ -275,7 +275,7 @@ def test_after_the_last_try_it_is_counted_listed_and_can_be_sent_again(
 ) -> None:  # fmt: skip
     receiver.reset()
     count_before = tried("given_up")
-    impatient = sending(notifications, receiver, patience=Patience(0.05, 0.1, 0.5))
+    impatient = webhook_sender(notifications, receiver, schedule=RetrySchedule(0.05, 0.1, 0.5))
     receiver.faults(errorRatio=1, errorStatus=404)
     order_id = announced(pool).body.order_id
     sweeping = sweep(notifications, impatient)
@@ -335,7 +335,7 @@ def test_an_order_that_was_paid_back_hears_first_that_it_was_paid(
     pool: Pool,
     notifications: Notifications,
     delivery: NotificationSender,
-    sender: Sending,
+    sender: WebhookSender,
     receiver: Control,
 ) -> None:
     receiver.faults(errorRatio=1)
@@ -381,7 +381,7 @@ def test_two_senders_at_once_send_once(
     pool: Pool,
     notifications: Notifications,
     delivery: NotificationSender,
-    sender: Sending,
+    sender: WebhookSender,
     receiver: Control,
 ) -> None:
     message = announced(pool)
@@ -393,7 +393,7 @@ def test_two_senders_at_once_send_once(
 
 
 def test_the_claim_of_a_crashed_sender_runs_out(
-    pool: Pool, notifications: Notifications, sender: Sending, receiver: Control
+    pool: Pool, notifications: Notifications, sender: WebhookSender, receiver: Control
 ) -> None:
     message = announced(pool)
     notifications.claim(message.body.order_id)
@@ -407,7 +407,7 @@ def test_a_long_outage_costs_no_tries_and_all_is_sent_after_it(
 ) -> None:
     """With the breaker open nothing is sent, so nothing is counted; one probe at a time."""
     receiver.reset()
-    sender = sending(notifications, receiver, BREAKING)
+    sender = webhook_sender(notifications, receiver, BREAKING)
     delivery, sweeping = NotificationSender(notifications, sender), sweep(notifications, sender)
     receiver.faults(errorRatio=1, errorStatus=503)
     sweeping.start()
@@ -430,7 +430,7 @@ def test_a_signature_the_receiver_does_not_know_yet_is_for_later(
 ) -> None:
     receiver.reset()
     rotated = new_secret()
-    sender = sending(notifications, receiver, secrets=(rotated,))
+    sender = webhook_sender(notifications, receiver, secrets=(rotated,))
     NotificationSender(notifications, sender).handle(announced(pool))
     assert states(pool) == [(1, "waiting")]
 
@@ -439,7 +439,7 @@ def test_a_receiver_with_a_private_address_is_refused_and_the_notification_waits
     pool: Pool, notifications: Notifications, receiver: Control
 ) -> None:
     receiver.reset()
-    sender = sending(notifications, receiver, BREAKING, addresses=AllowedAddresses())
+    sender = webhook_sender(notifications, receiver, BREAKING, addresses=AllowedAddresses())
     delivery = NotificationSender(notifications, sender)
     for _ in range(BREAKING.breaker_failures + 1):
         delivery.handle(announced(pool))
@@ -456,24 +456,24 @@ def test_a_secret_is_rotated_without_a_webhook_that_is_not_believed(
     """The notifier signs with both secrets while the receiver changes its own."""
     receiver.reset()
     rotated = new_secret()
-    sender_before = NotificationSender(notifications, sending(notifications, receiver))
+    sender_before = NotificationSender(notifications, webhook_sender(notifications, receiver))
     sender_of_both = NotificationSender(
-        notifications, sending(notifications, receiver, secrets=(rotated, SECRET))
+        notifications, webhook_sender(notifications, receiver, secrets=(rotated, SECRET))
     )
     sender_after = NotificationSender(
-        notifications, sending(notifications, receiver, secrets=(rotated,))
+        notifications, webhook_sender(notifications, receiver, secrets=(rotated,))
     )
     for delivery in (sender_before, sender_of_both):
         delivery.handle(announced(pool))
     assert len(receiver.deliveries()) == 2
     with running("webhooks", free_port(), UPSTREAMS_WEBHOOK_SECRET=rotated) as changed:
-        sender = sending(notifications, changed, secrets=(rotated, SECRET))
+        sender = webhook_sender(notifications, changed, secrets=(rotated, SECRET))
         NotificationSender(notifications, sender).handle(announced(pool))
         assert len(changed.deliveries()) == 1
     accepting = f"{rotated} {SECRET}"
     with running("webhooks", free_port(), UPSTREAMS_WEBHOOK_SECRET=accepting) as accepts_both:
         for secrets in ((SECRET,), (rotated,), (SECRET, rotated)):
-            sender = sending(notifications, accepts_both, secrets=secrets)
+            sender = webhook_sender(notifications, accepts_both, secrets=secrets)
             NotificationSender(notifications, sender).handle(announced(pool))
         assert len(accepts_both.deliveries()) == 3
     sender_after.handle(announced(pool))
@@ -519,7 +519,7 @@ def test_the_sample_and_the_simulator_believe_the_same_webhook(
 
 
 def test_what_an_older_release_never_sent_is_sent_now(
-    pool: Pool, notifications: Notifications, sender: Sending, receiver: Control
+    pool: Pool, notifications: Notifications, sender: WebhookSender, receiver: Control
 ) -> None:
     run(
         pool,
@@ -572,7 +572,7 @@ def test_notifications_that_come_at_once_are_claimed_by_one_statement_and_sent_o
     pool: Pool, slow_pool: Held, together: Notifications, receiver: Control
 ) -> None:
     receiver.reset()
-    delivery = NotificationSender(together, sending(together, receiver))
+    delivery = NotificationSender(together, webhook_sender(together, receiver))
     calls = [partial(delivery.handle, announced(pool)) for _ in range(8)]
     futures = slow_pool.at_once(together._claims, calls)
     assert [future.result() for future in futures] == [None] * 8
@@ -668,7 +668,7 @@ def test_one_row_that_cannot_be_written_holds_up_nobody_in_its_set(
 
 
 def test_a_set_that_was_claimed_by_a_crashed_process_is_sent_once_its_claims_have_run_out(
-    pool: Pool, notifications: Notifications, sender: Sending, receiver: Control
+    pool: Pool, notifications: Notifications, sender: WebhookSender, receiver: Control
 ) -> None:
     orders = [announced(pool).body.order_id for _ in range(3)]
     assert len(notifications._claim_several(orders)) == 3

@@ -67,9 +67,9 @@ POINTS: Final[dict[str, Point]] = {
     "unacknowledged": Point(
         "orders.messaging.handling:Handling.handle", AFTER, ("worker", "notifier")
     ),
-    "copied": Point("orders.messaging.handling:Handling._kept", AFTER, ("worker",)),
+    "copied": Point("orders.messaging.handling:Handling._publish_copy", AFTER, ("worker",)),
     # notifier
     "claimed": Point("orders.database.notifications:Notifications.claim", AFTER, ("notifier",)),
-    "sent": Point("orders.notifier.delivery:Sending._post", AFTER, ("notifier",)),
+    "sent": Point("orders.notifier.delivery:WebhookSender._post", AFTER, ("notifier",)),
     "settled": Point("orders.database.notifications:Notifications.settle", AFTER, ("notifier",)),
 }

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from orders.database.notifications import SharedStatement
+from orders.database.notifications import StatementGroup
 from orders.database.statements import ServerAway
 from orders.errors import Permanent
 
@@ -29,8 +29,8 @@ class Server:
         self._left_out, self._failure = left_out, failure
         self.shared = self.sharing(60)
 
-    def sharing(self, patience_s: float) -> SharedStatement[int, int | None]:
-        return SharedStatement(self.single, self.several, patience_s)
+    def sharing(self, patience_s: float) -> StatementGroup[int, int | None]:
+        return StatementGroup(self.single, self.several, patience_s)
 
     def single(self, number: int) -> int | None:
         self.singles.append(number)
@@ -119,7 +119,7 @@ def test_a_first_statement_that_fails_lets_the_others_go_on() -> None:
         assert server.go_on.wait(60)
         raise Permanent("no", reason="malformed")
 
-    shared: SharedStatement[int, int | None] = SharedStatement(failing, server.several, 60)
+    shared: StatementGroup[int, int | None] = StatementGroup(failing, server.several, 60)
     with ThreadPoolExecutor(3) as threads:
         first = threads.submit(shared.ask, 7)
         eventually(lambda: server.singles == [7])

@@ -124,7 +124,7 @@ class Server:
         writes: bool = True,
         synchronous: bool = False,
         pooled: bool = False,
-        most_abandoned: int = 1,
+        max_abandoned: int = 1,
         variable: str = "ORDERS_DATABASE_URL",
         advice: str = "",
     ) -> None:
@@ -137,7 +137,7 @@ class Server:
             raise SettingError(f"{variable} is wrong: {fault}")
         self.options = str(self._parameters.pop("options", ""))
         self.synchronous, self.pooled, self.advice = synchronous, pooled, advice
-        self.writes, self._most_abandoned = writes, most_abandoned
+        self.writes, self._max_abandoned = writes, max_abandoned
         self._abandoned: set[int] = set()
         self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -246,7 +246,7 @@ class Server:
         """
         with self._lock:
             self._abandoned = set(waiting)
-        if len(waiting) >= self._most_abandoned:
+        if len(waiting) >= self._max_abandoned:
             raise SessionRefused("commits wait for a synchronous standby")
 
     def follow(self, system: int, timeline: int) -> None:
@@ -551,7 +551,7 @@ def primary(settings: DatabaseSettings, url: str | None = None) -> Server:
         url or settings.url,
         synchronous=settings.durability == "synchronous",
         pooled=settings.pooled,
-        most_abandoned=settings.pool_size,
+        max_abandoned=settings.pool_size,
         advice="set ORDERS_DATABASE_SESSION_URL, the URL of the server itself",
     )
 

@@ -34,7 +34,7 @@ _SESSION: Final = {
     "idle_session_timeout": "0",
 }
 _LOCKED_S: Final = 60.0  # a reader that lasts longer has to be ended by a person
-_LONGEST_S: Final = 86_400.0
+_DEADLINE_S: Final = 86_400.0
 _LOOK_S: Final = 5.0
 _UNWELL_S: Final = 30.0
 _log = structlog.get_logger()
@@ -83,7 +83,7 @@ def _session(settings: DatabaseSettings) -> Iterator[Connection]:
     """Open the one session that locks and migrates; a server that freezes ends it."""
     server = sessions(settings)
     with contextlib.closing(connect(server, settings, "orders-migrate", _SESSION)) as session:
-        session.deadline_s = _LONGEST_S
+        session.deadline_s = _DEADLINE_S
         watchdog = Watchdog(session, server, settings)
         watchdog.start()
         try:

@@ -114,7 +114,7 @@ class _Request(Generic[A, R]):
         self.gate.acquire()
 
 
-class SharedStatement(Generic[A, R]):
+class StatementGroup(Generic[A, R]):
     """Sends the questions of several threads in one statement.
 
     `several` returns its answers by the index of the question. A question without an answer is
@@ -158,12 +158,12 @@ class SharedStatement(Generic[A, R]):
                 self._running = True
                 return [request]
             self._waiting.append(request)
-        if not request.gate.acquire(timeout=self._patience_s) and not self._left(request):
+        if not request.gate.acquire(timeout=self._patience_s) and not self._withdraw(request):
             request.gate.acquire()
         batch, request.batch = request.batch, []
         return batch
 
-    def _left(self, request: _Request[A, R]) -> bool:
+    def _withdraw(self, request: _Request[A, R]) -> bool:
         """Withdraw the request; return whether it was still waiting."""
         with self._lock:
             if request not in self._waiting:
@@ -208,10 +208,10 @@ class Notifications:
         `patience_s` is how long a thread waits for another thread's statement.
         """
         self._primary, self._claim_s = primary, claim_s
-        self._claims: SharedStatement[int, Notification | None] = SharedStatement(
+        self._claims: StatementGroup[int, Notification | None] = StatementGroup(
             self._claim_one, self._claim_several, patience_s
         )
-        self._results: SharedStatement[tuple[Notification, SendResult], bool] = SharedStatement(
+        self._results: StatementGroup[tuple[Notification, SendResult], bool] = StatementGroup(
             self._settle_one, self._settle_several, patience_s
         )
 

@@ -32,7 +32,7 @@ from orderservice_topology.topology import RETRY_TIERS, Tier
 # A message held for longer is put off: other messages may not need the unavailable dependency.
 _MAKE_ROOM_S: Final = 60.0
 # The broker closes the channel of a consumer that keeps a message for 30 minutes.
-_LONGEST_HOLD_S: Final = 600.0
+_MAX_HOLD_S: Final = 600.0
 # Closing takes milliseconds. A broker that does not answer must not use up the time to stop.
 _CLOSE_S: Final = 3.0
 # Shorter than the publisher's own default: a handler thread waits for it.
@@ -228,7 +228,7 @@ class Consumer:
     def _consume(self, channel: Channel) -> None:
         if not self._stopping.is_set():
             channel.basic_consume(
-                self._queue, self._arrived, callback=lambda _frame: self._link.serving(channel)
+                self._queue, self._arrived, callback=lambda _frame: self._link.mark_serving(channel)
             )
 
     def _arrived(
@@ -326,7 +326,7 @@ class Consumer:
                 return ack
         while True:
             # The message went back to the queue when its channel closed.
-            action = self._pause.enter(began_s + _LONGEST_HOLD_S, lambda: work.channel.is_open)
+            action = self._pause.enter(began_s + _MAX_HOLD_S, lambda: work.channel.is_open)
             if action is None:
                 return None
             if action is NextAction.EXPIRED:
@@ -335,7 +335,7 @@ class Consumer:
             result = self._try(work, action, may_hold=held_s < _MAKE_ROOM_S)
             if not result.held:
                 return True
-            if held_s > _LONGEST_HOLD_S:
+            if held_s > _MAX_HOLD_S:
                 return False
             if result.outage is None or not result.outage.pause:
                 # Its copy could not be published, or an unexpected error came.

@@ -25,7 +25,7 @@ from orderservice_topology import topology
 
 _QUEUES: Final = (*topology.ACCEPTS, topology.UNROUTED)
 _LIMIT: Final = 50
-_LONGEST_BODY_BYTES: Final = 65_536
+_MAX_BODY_BYTES: Final = 65_536
 # Letters replayed per second: a guess that leaves the workers room for new orders.
 _RATE: Final = 50.0
 _BATCH: Final = 500  # letters looked up in one statement
@@ -289,6 +289,6 @@ def _show(letter: Delivery) -> None:
             for name, value in envelope.headers(letter.properties).items()
         },
         "correlationId": None if correlation_id is None else printable(correlation_id),
-        "body": letter.body[:_LONGEST_BODY_BYTES].decode(errors="backslashreplace"),
+        "body": letter.body[:_MAX_BODY_BYTES].decode(errors="backslashreplace"),
     }
     print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())

@@ -39,9 +39,9 @@ DEAD: Final = "dead"
 HELD: Final = "held"
 
 POSTGRES: Final = "postgres"  # every consumer depends on it
-_SHORTEST_PAUSE_S: Final = 0.2
+_MIN_PAUSE_S: Final = 0.2
 _DEFAULT_PAUSE_S: Final = 1.0
-_LONGEST_PAUSE_S: Final = 60.0  # even if Retry-After asks for more: people wait for orders
+_MAX_PAUSE_S: Final = 60.0  # even if Retry-After asks for more: people wait for orders
 
 _log = structlog.get_logger()
 
@@ -279,7 +279,7 @@ class Pause:
     def _hold(self, outage: Unavailable) -> None:
         now_s = self._monotonic()
         wait_s = outage.retry_after_s or _DEFAULT_PAUSE_S
-        self._probe_at_s = now_s + min(max(wait_s, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
+        self._probe_at_s = now_s + min(max(wait_s, _MIN_PAUSE_S), _MAX_PAUSE_S)
         previous_outage, self._outage = self._outage, outage
         if previous_outage is None:
             self._since_s = now_s

@@ -24,7 +24,7 @@ from orders.messaging.address import BrokerAddress, host_and_port, shuffle_addre
 from orders.settings import MessagingSettings
 
 _FIRST_DELAY_S: Final = 0.2
-_LONGEST_DELAY_S: Final = 5.0
+_MAX_DELAY_S: Final = 5.0
 # After a connection that served for less, the delay grows instead of starting anew.
 _SETTLED_S: Final = 5.0
 # A broker confirms the close of a connection at once; a frozen one never does.
@@ -36,11 +36,11 @@ _log = structlog.get_logger()
 ChannelFunction = Callable[[Channel | None], None]
 
 
-class User(Protocol):
+class ChannelUser(Protocol):
     """Publishes or consumes through a link, which calls these methods on its own thread."""
 
     def opened(self, channel: Channel) -> None:
-        """Set the new channel up, then call `Link.serving`."""
+        """Set the new channel up, then call `Link.mark_serving`."""
 
     def lost(self) -> None:
         """Abandon all work on the lost channel."""
@@ -93,7 +93,7 @@ class Hosts:
 class Link:
     """A supervised channel. `problem` says why it does not serve; None if it does."""
 
-    def __init__(self, settings: MessagingSettings, name: str, user: User) -> None:
+    def __init__(self, settings: MessagingSettings, name: str, user: ChannelUser) -> None:
         self._hosts = Hosts(shuffle_addresses(settings, name))
         self._name, self._user = name, user
         self._thread = threading.Thread(target=self._run, name=f"amqp-{name}", daemon=True)
@@ -132,7 +132,7 @@ class Link:
 
     # On the link's thread from here on.
 
-    def serving(self, channel: Channel) -> None:
+    def mark_serving(self, channel: Channel) -> None:
         """Let calls use the channel, now that the user has set it up."""
         with self._lock:
             self._channel = channel
@@ -159,7 +159,7 @@ class Link:
                 delay_s = _FIRST_DELAY_S
             if not self._hosts.untried:
                 self._stopping.wait(delay_s * random.uniform(0.5, 1))  # noqa: S311 no secret
-                delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+                delay_s = min(delay_s * 2, _MAX_DELAY_S)
 
     def _live(self, address: BrokerAddress) -> float:
         """Connect, serve until the connection is gone, and return for how long it served."""

@@ -114,7 +114,7 @@ class Publisher:
         self._report(PublishOutcome.LOST, unconfirmed.values())
 
     def _ready(self, channel: Channel) -> None:
-        self._link.serving(channel)
+        self._link.mark_serving(channel)
         channel.connection.ioloop.call_later(_LOOK_EVERY_S, lambda: self._expire(channel))
 
     def _send(

@@ -32,7 +32,7 @@ _OWN_HEADERS: Final = frozenset({envelope.TRY, FIRST_FAILED_AT, REASON, ERROR, D
 # cycle and drops the message. The _ROUTING ones would route a copy elsewhere.
 _NOT_COPIED: Final = ("x-death", "x-first-death", "x-last-death", "x-delivery", "x-acquired")
 _ROUTING: Final = frozenset({"CC", "BCC"})
-_LONGEST_TEXT: Final = 300
+_MAX_TEXT: Final = 300
 
 
 # During an outage, messages wait in the shortest tier first, then in the next one. They do not wait
@@ -127,7 +127,7 @@ def describe(error: Exception) -> str:
     name = type(error).__name__
     if not isinstance(error, OrdersError):
         return name
-    return f"{name}: {error}"[:_LONGEST_TEXT]
+    return f"{name}: {error}"[:_MAX_TEXT]
 
 
 def put_off(delivery: Delivery, verdict: Retry, try_number: int, now: dt.datetime) -> Outgoing:
@@ -199,7 +199,7 @@ def failing_for_s(delivery: Delivery, now: dt.datetime) -> float:
 
 def _first_failed_at(delivery: Delivery, now: dt.datetime) -> str:
     failed_at = envelope.headers(delivery.properties).get(FIRST_FAILED_AT)
-    if isinstance(failed_at, str) and len(failed_at) <= _LONGEST_TEXT:
+    if isinstance(failed_at, str) and len(failed_at) <= _MAX_TEXT:
         return failed_at
     return now.isoformat(timespec="seconds")
 
@@ -223,5 +223,5 @@ def _encodable(name: str, value: Any) -> tuple[int, Any]:
     """Return the size of an entry in bytes, and its value or the value's text."""
     with contextlib.suppress(Exception):  # pika has no class for what it cannot encode
         return data.encode_table([], {name: value}), value
-    text = str(value)[:_LONGEST_TEXT]
+    text = str(value)[:_MAX_TEXT]
     return data.encode_table([], {name: text}), text

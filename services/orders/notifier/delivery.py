@@ -59,7 +59,7 @@ class Receiver(msgspec.Struct, frozen=True):
     secrets: tuple[str, ...]
 
 
-class Patience(msgspec.Struct, frozen=True):
+class RetrySchedule(msgspec.Struct, frozen=True):
     """When a notification that failed is tried again, and when it is given up.
 
     Waits grow from `first_s` to `longest_s`; after `give_up_s` there is no further try.
@@ -80,17 +80,17 @@ class Patience(msgspec.Struct, frozen=True):
         return min(wait_s, max(left_s, self.first_s))  # the last try comes when the time is over
 
 
-class Sending:
+class WebhookSender:
     """Delivers notifications. `wall_clock` is unix time in seconds."""
 
     def __init__(
         self,
         notifications: Notifications,
         receiver: Receiver,
-        patience: Patience,
+        schedule: RetrySchedule,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._notifications, self._receiver, self._patience = notifications, receiver, patience
+        self._notifications, self._receiver, self._schedule = notifications, receiver, schedule
         self._wall_clock = wall_clock
         self._rest_until_s = 0.0
 
@@ -100,7 +100,7 @@ class Sending:
         return time.monotonic() < self._rest_until_s
 
     @property
-    def trying(self) -> bool:
+    def is_probing(self) -> bool:
         """Whether the receiver was unavailable: send one notification to see if it is back."""
         return self._receiver.upstream.breaker_state != "closed"
 
@@ -133,7 +133,7 @@ class Sending:
         return SendResult(sent=True)
 
     def _put_off(self, notification: Notification, error: Transient) -> SendResult:
-        wait_s = self._patience.next_s(
+        wait_s = self._schedule.next_s(
             notification.tries + 1, notification.age_s, error.retry_after_s or 0.0
         )
         outcome = NotificationOutcome.GIVEN_UP if wait_s is None else None
@@ -156,8 +156,8 @@ class NotificationSender:
     Their rows decide what is sent, not the message. A row stays until its notification is sent.
     """
 
-    def __init__(self, notifications: Notifications, sending: Sending) -> None:
-        self._notifications, self._sending = notifications, sending
+    def __init__(self, notifications: Notifications, sender: WebhookSender) -> None:
+        self._notifications, self._sender = notifications, sender
 
     def handle(self, message: Message) -> str | None:
         """Send an order's due notifications, in the order of their events. Idempotent.
@@ -167,13 +167,13 @@ class NotificationSender:
         notification = self._claim_next(message)
         if notification is None:
             return DEFERRED
-        while notification is not None and self._sending.send(notification):
+        while notification is not None and self._sender.send(notification):
             notification = self._notifications.claim(message.body.order_id)
         return None
 
     def _claim_next(self, message: Message) -> Notification | None:
         order_id = message.body.order_id
-        if self._sending.resting:
+        if self._sender.resting:
             self._queue(message)
             return None
         notification = self._notifications.claim(order_id)
@@ -191,15 +191,15 @@ class Sweep:
     """A thread that looks for due notifications; any number of processes may do so at once."""
 
     def __init__(
-        self, notifications: Notifications, sending: Sending, *, width: int, every_s: float
+        self, notifications: Notifications, sender: WebhookSender, *, width: int, every_s: float
     ) -> None:
         """Send up to `width` at once, and look every `every_s` seconds while nothing is due."""
-        self._notifications, self._sending = notifications, sending
+        self._notifications, self._sender = notifications, sender
         self._width, self._every_s = width, every_s
         self.watch = Watch("notification sweep")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="notification-sweep", daemon=True)
-        self._senders = ThreadPoolExecutor(width, thread_name_prefix="notification-sweep")
+        self._executor = ThreadPoolExecutor(width, thread_name_prefix="notification-sweep")
         self._count_at_s = 0.0
         _clear_gauges()
 
@@ -211,7 +211,7 @@ class Sweep:
         """Stop after the notifications being sent; true if they ended in time."""
         self._stopping.set()
         self._thread.join(timeout_s)
-        self._senders.shutdown(wait=False, cancel_futures=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -234,12 +234,12 @@ class Sweep:
 
         Raises Transient when PostgreSQL is unavailable.
         """
-        if self._sending.resting:
+        if self._sender.resting:
             return False
-        limit = 1 if self._sending.trying else self._width
+        limit = 1 if self._sender.is_probing else self._width
         notifications = self._notifications.claim_due(limit)
         for future in [
-            self._senders.submit(self._send, notification) for notification in notifications
+            self._executor.submit(self._send, notification) for notification in notifications
         ]:
             future.result()
         return len(notifications) == limit
@@ -252,7 +252,7 @@ class Sweep:
         }
         name = "notification send"
         with tracing.root(ids, name, tracing.CONSUMER, attributes, remote=remote):
-            self._sending.send(notification)
+            self._sender.send(notification)
 
     def _count(self) -> None:
         if time.monotonic() < self._count_at_s:

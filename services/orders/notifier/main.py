@@ -7,7 +7,14 @@ from urllib.parse import urlsplit
 from orders.database.notifications import Notifications
 from orders.database.pool import Pool
 from orders.messaging.consumer import Consumer, Limits
-from orders.notifier.delivery import NotificationSender, Patience, Receiver, Sending, Sweep, is_gone
+from orders.notifier.delivery import (
+    NotificationSender,
+    Receiver,
+    RetrySchedule,
+    Sweep,
+    WebhookSender,
+    is_gone,
+)
 from orders.probes import Check
 from orders.process import STALLED_AFTER_S, problem_check, running
 from orders.settings import DatabaseSettings, MessagingSettings, NotificationSettings, load
@@ -37,10 +44,12 @@ def run(environ: Mapping[str, str]) -> int:
         "webhook", origin, policy, definite=is_gone, addresses=addresses, credential=credential
     )
     notifications = Notifications(pool, claim_s=notifier.timeout_s * 2)
-    patience = Patience(notifier.first_retry_s, notifier.longest_retry_s, notifier.give_up_after_s)
-    sending = Sending(notifications, Receiver(receiver, path, notifier.secrets), patience)
-    sweep = Sweep(notifications, sending, width=notifier.prefetch, every_s=notifier.sweep_s)
-    delivery = NotificationSender(notifications, sending)
+    schedule = RetrySchedule(
+        notifier.first_retry_s, notifier.longest_retry_s, notifier.give_up_after_s
+    )
+    sender = WebhookSender(notifications, Receiver(receiver, path, notifier.secrets), schedule)
+    sweep = Sweep(notifications, sender, width=notifier.prefetch, every_s=notifier.sweep_s)
+    delivery = NotificationSender(notifications, sender)
     limits = Limits(
         prefetch=notifier.prefetch, max_tries=notifier.max_attempts, drain_s=notifier.drain_s
     )

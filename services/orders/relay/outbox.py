@@ -36,7 +36,7 @@ _TRAIL_S: Final = 10.0
 _WHOLE_SHARE: Final = 20
 _WHOLE_EVERY_S: Final = 5.0
 
-_LONGEST_ID: Final = 19  # digits of a bigint; Python refuses to parse thousands of digits
+_MAX_ID_DIGITS: Final = 19  # digits of a bigint; Python refuses to parse thousands of digits
 
 
 class OutboxRow(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -54,7 +54,7 @@ class OutboxRow(msgspec.Struct, frozen=True, eq=False, gc=False):
     @property
     def order_id(self) -> int | str:
         """The aggregate id, as a number if it is an order's: so it is in other logs and spans."""
-        number = self.aggregate_id.isdecimal() and len(self.aggregate_id) <= _LONGEST_ID
+        number = self.aggregate_id.isdecimal() and len(self.aggregate_id) <= _MAX_ID_DIGITS
         return int(self.aggregate_id) if number else self.aggregate_id
 
 

@@ -47,7 +47,7 @@ class QueueGauges:
 
     def opened(self, channel: Channel) -> None:
         """Ask for all queues at once over a new channel."""
-        self._link.serving(channel)
+        self._link.mark_serving(channel)
         self._ask(channel)
 
     def lost(self) -> None:

@@ -28,7 +28,15 @@ from orders.relay.metrics import (
 )
 from orders.relay.outbox import UNKNOWN, Outbox, OutboxBacklog, OutboxRow
 from orders.relay.turns import Turns
-from orders.relay.window import Ended, Holds, Lanes, Reading, RowsUnderWay, lane_of, place_of
+from orders.relay.window import (
+    Ended,
+    Holds,
+    Lanes,
+    OutboxReader,
+    RowsUnderWay,
+    lane_of,
+    order_lane_of,
+)
 from orders.settings import DatabaseSettings, RelaySettings
 from orders.telemetry import context, tracing
 from orders.watch import Watch
@@ -73,11 +81,12 @@ class Relay:
         self._database, self._publisher, self._settings = database, publisher, settings
         self._server = sessions(database)
         # Outlives a session: the next one deletes the rows that were confirmed meanwhile.
-        self._window, self._holds, self._lanes = RowsUnderWay(), Holds(), Lanes(settings.batch)
+        self._rows_under_way = RowsUnderWay()
+        self._holds, self._lanes = Holds(), Lanes(settings.batch)
         self._turns = Turns(settings.under_way, workers)
         OUTBOX_PARKED.set_function(lambda: self._turns.parked)
         OUTBOX_SHARE.set_function(lambda: self._turns.share)
-        self._reading = Reading(self._window, self._holds, self._lanes, self._turns)
+        self._reader = OutboxReader(self._rows_under_way, self._holds, self._lanes, self._turns)
         self._stopping = threading.Event()
         self.watch = Watch("relay")
         self._gauges = _Gauges()
@@ -103,7 +112,7 @@ class Relay:
         """Relay until `stop`, through every outage; return whether all in flight ended in time."""
         with self.watch.in_hand():
             self._run()
-        return self._window.in_flight == 0
+        return self._rows_under_way.in_flight == 0
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -145,23 +154,23 @@ class Relay:
             self._stopping.wait(_PATIENCE_S)
             return
         read, sent = self._advance(session)
-        in_flight = self._window.in_flight
+        in_flight = self._rows_under_way.in_flight
         if sent == 0 and in_flight:
-            self._window.wait(in_flight - 1, _PATIENCE_S)
+            self._rows_under_way.wait(in_flight - 1, _PATIENCE_S)
         elif read >= self._settings.batch:
             # More is waiting: read on while the broker works on this batch.
-            self._window.wait(self._settings.batch, _PATIENCE_S)
+            self._rows_under_way.wait(self._settings.batch, _PATIENCE_S)
         elif in_flight:
-            self._window.wait(0, _PATIENCE_S)
+            self._rows_under_way.wait(0, _PATIENCE_S)
         elif read == 0:
             self._rest(session)
 
     def _advance(self, session: Outbox) -> tuple[int, int]:
         """Publish the next rows; return how many were read, and how many of them were published."""
-        rows = self._reading.next(session, self._settings.batch)
+        rows = self._reader.next(session, self._settings.batch)
         if session.may_be_lost:
             raise Transient("the process was frozen for too long: another relay may lead")
-        admitted = self._window.admit(self._in_turn(rows))
+        admitted = self._rows_under_way.admit(self._in_turn(rows))
         if admitted:
             self._lulls = 0
             self._publish(admitted)
@@ -173,7 +182,7 @@ class Relay:
         """Return the rows to publish now, from those just read and those parked."""
         # While their queue refuses new orders, the rows read are those that try it again, so park
         # none of them.
-        is_open = self._reading.is_open(_NEW_ORDERS)
+        is_open = self._reader.is_open(_NEW_ORDERS)
         unparked = self._turns.take(rows, park=is_open)
         if is_open:
             unparked += self._turns.due(self._settings.batch)
@@ -187,9 +196,9 @@ class Relay:
                 messages.append(_message(row))
             except Exception as error:  # noqa: BLE001 any error concerns only this row
                 _log.warning("message.unencodable", message_id=row.id, error=type(error).__name__)
-                self._window.refuse(row)
+                self._rows_under_way.refuse(row)
         if messages:
-            self._publisher.publish(messages, self._window.settled)
+            self._publisher.publish(messages, self._rows_under_way.settled)
 
     def _rest(self, session: Outbox) -> None:
         """Wait for work: first by polling; then check once more and wait for a notification."""
@@ -211,7 +220,7 @@ class Relay:
 
     def _settle(self, session: Outbox) -> None:
         """Delete confirmed rows, postpone the others."""
-        ended = self._window.ended()
+        ended = self._rows_under_way.ended()
         if not ended:
             return
         confirmed = [
@@ -227,11 +236,11 @@ class Relay:
             for publication in ended:
                 self._report(publication)
         finally:  # a row that stays under way here would never be read again
-            self._window.forget(ended)
+            self._rows_under_way.forget(ended)
 
     def _report(self, ended: Ended) -> None:
         row, outcome = ended.row, ended.outcome
-        facts = {
+        fields = {
             "orderId": row.order_id,
             "type": row.type,
             "message_id": row.id,
@@ -239,12 +248,12 @@ class Relay:
             "traceId": row.traceparent[3:35] if row.traceparent else None,
         }
         if outcome is PublishOutcome.CONFIRMED:
-            self._holds.release(place_of(row))
+            self._holds.release(order_lane_of(row))
             self._lanes.widen(lane_of(row.type))
-            _log.info("message.published", **facts)
+            _log.info("message.published", **fields)
         else:
             again_in_s = self._hold(row, outcome)
-            _log.warning("message.not_published", outcome=outcome, again_in_s=again_in_s, **facts)
+            _log.warning("message.not_published", outcome=outcome, again_in_s=again_in_s, **fields)
 
     def _hold(self, row: OutboxRow, outcome: PublishOutcome) -> float:
         """Hold the rows that would fail as this one did; return for how many seconds."""
@@ -252,11 +261,11 @@ class Relay:
         if outcome in _REFUSALS:
             waits_s.append(self._lanes.close(lane_of(row.type)))
         if outcome in _DOUBTFUL:
-            waits_s.append(self._holds.hold(place_of(row)))
+            waits_s.append(self._holds.hold(order_lane_of(row)))
         return round(max(waits_s), 3)
 
     def _drain(self, session: Outbox) -> None:
-        drained = self._window.wait(0, _DRAIN_S)
+        drained = self._rows_under_way.wait(0, _DRAIN_S)
         self._settle(session)
         self._tell_writers(session, idle=False)  # no relay listens until another one leads
         _log.info("relay.stopped", drained=drained)
@@ -271,8 +280,8 @@ class _Gauges:
     def __init__(self) -> None:
         self._next_at_s = 0.0
         self._backlog: OutboxBacklog | None = None
-        OUTBOX_PENDING.set_function(lambda: self._known().pending)
-        OUTBOX_OLDEST_AGE.set_function(lambda: self._known().oldest_age_s)
+        OUTBOX_PENDING.set_function(lambda: self._current_backlog().pending)
+        OUTBOX_OLDEST_AGE.set_function(lambda: self._current_backlog().oldest_age_s)
 
     def measure(self, session: Outbox) -> None:
         started_s = time.monotonic()
@@ -286,7 +295,7 @@ class _Gauges:
         self._backlog = None
         self._next_at_s = 0.0
 
-    def _known(self) -> OutboxBacklog:
+    def _current_backlog(self) -> OutboxBacklog:
         late_s = time.monotonic() - self._next_at_s
         return UNKNOWN if self._backlog is None or late_s > _FRESH_S else self._backlog
 

@@ -34,7 +34,7 @@ _STALLED_S: Final = 5.0
 # An order parked for longer may use the whole limit, even if that delays other customers.
 _FULL_AFTER_S: Final = 30.0
 # Longest time that an order may be parked.
-_LONGEST_S: Final = 60.0
+_MAX_PARKED_S: Final = 60.0
 # An order counts for the usual time if no customer had many orders in this time before it was
 # published.
 _CALM_AFTER_S: Final = 5.0
@@ -44,13 +44,13 @@ _SLOWER: Final = 0.15
 _UNNOTICED_S: Final = 0.01
 # Orders that may be under way for each worker, however slow the others' orders are. A worker that
 # holds this many gives priority to the others; a lower limit would help them little.
-_LEAST: Final = 2 * FEW
+_MIN_UNDER_WAY: Final = 2 * FEW
 # The share changes after this many orders and this many seconds at the earliest.
 _SAMPLES: Final = 20
 _CHANGED_AFTER_S: Final = 1.0
 _USUAL_SAMPLES: Final = 64
 # Parked rows that fit into memory, about 1 KB each. Further ones are published at once.
-_MOST: Final = 20_000
+_MAX_PARKED: Final = 20_000
 
 _ENDS: Final = frozenset({events.COMPLETED, events.FAILED, events.CANCELLED})
 
@@ -84,10 +84,10 @@ class _Share:
     take longer than usual, and rises while they do not.
     """
 
-    def __init__(self, least: float) -> None:
+    def __init__(self, minimum: float) -> None:
         """Take the smallest share."""
         self.value = 1.0
-        self._least = least
+        self._minimum = minimum
         # Times from placed to Completed: while no customer had many, and since the last change.
         self._usual_s: collections.deque[float] = collections.deque(maxlen=_USUAL_SAMPLES)
         self._crowded_s: list[float] = []
@@ -110,7 +110,7 @@ class _Share:
         allowed_s = max(_SLOWER * usual_s, _UNNOTICED_S)
         # The delay is roughly proportional to the orders under way.
         factor = min(max(allowed_s / max(slower_s, 1e-6), 0.7), 1.25)
-        self.value = min(max(self.value * factor, self._least), 1.0)
+        self.value = min(max(self.value * factor, self._minimum), 1.0)
         self._crowded_s.clear()
         self._changed_s = now_s
 
@@ -141,7 +141,7 @@ class Turns:
         self._shared_s = -math.inf
         # When an order was last parked or released.
         self._crowd_seen_s = -math.inf
-        self._share = _Share(_LEAST / max(per_worker, _LEAST))
+        self._share = _Share(_MIN_UNDER_WAY / max(per_worker, _MIN_UNDER_WAY))
 
     @property
     def parked(self) -> int:
@@ -168,8 +168,8 @@ class Turns:
         self._expire(now_s)
         return [row for row in rows if not self._parks(row, now_s, park=park)]
 
-    def due(self, most: int) -> list[OutboxRow]:
-        """Return up to `most` parked rows whose turn has come."""
+    def due(self, max_rows: int) -> list[OutboxRow]:
+        """Return up to `max_rows` parked rows whose turn has come."""
         if not self._seqs:
             return []
         now_s = self._monotonic()
@@ -179,7 +179,7 @@ class Turns:
         rows: list[OutboxRow] = []
         # A customer whose turn has not come gets none later in this call: ask each only once.
         customers = collections.deque(self._parked)
-        while customers and len(rows) < most:
+        while customers and len(rows) < max_rows:
             customer = customers.popleft()
             if all_may or self._has_turn(customer, limits, now_s):
                 rows.append(self._released(customer, now_s))
@@ -203,7 +203,11 @@ class Turns:
     def _has_turn(self, customer: Customer, limits: _Limits, now_s: float) -> bool:
         waited_s = now_s - self._parked[customer][0].since_s
         limit = limits.full if waited_s > _FULL_AFTER_S else limits.shared
-        return len(self._under_way) < limit or self._counts[customer] < FEW or waited_s > _LONGEST_S
+        return (
+            len(self._under_way) < limit
+            or self._counts[customer] < FEW
+            or waited_s > _MAX_PARKED_S
+        )
 
     def _parks(self, row: OutboxRow, now_s: float, *, park: bool) -> bool:
         order_id = row.aggregate_id
@@ -215,7 +219,7 @@ class Turns:
         if customer is None:
             return False
         few = customer not in self._parked and self._counts[customer] < FEW
-        if few or not park or len(self._seqs) >= _MOST:
+        if few or not park or len(self._seqs) >= _MAX_PARKED:
             self._begin(row, customer, now_s, is_few=few)
             return False
         if not self._seqs:

@@ -24,13 +24,13 @@ from orders.relay.turns import Turns
 from orderservice_topology import topology
 
 _FIRST_HOLD_S: Final = 0.5
-_LONGEST_HOLD_S: Final = 30.0
-_LONGEST_LANE_HOLD_S: Final = 5.0  # each try is a single message, so frequent tries are cheap
+_MAX_HOLD_S: Final = 30.0
+_MAX_LANE_HOLD_S: Final = 5.0  # each try is a single message, so frequent tries are cheap
 # A confirm takes milliseconds. A queue without a majority of its replicas sends none.
 _SILENT_S: Final = 1.0
 # Every query carries the list of holds. When it is full, the oldest is forgotten, and its row is
 # tried early.
-_MOST_HELD: Final = 1000
+_MAX_HELD: Final = 1000
 
 # A refused lane can have millions of rows, and reading past a million takes 0.2 s. So most queries
 # begin where the last one ended. They miss rows that committed late and rows that were held.
@@ -42,11 +42,11 @@ _FROM_START_S: Final = 5.0
 _BESIDE_PARKED_S: Final = 0.5
 
 Types = tuple[str, ...]
-AggregateLane = tuple[str, str]  # aggregate id, lane
+OrderLane = tuple[str, str]  # aggregate id, lane
 
 
-def _known() -> dict[str, str]:
-    """Map every message type that has queues to its lane, which is named after them."""
+def _lanes_by_type() -> dict[str, str]:
+    """Return the lane of every message type that has queues; it is named after them."""
     types = sorted({name for accepted in topology.ACCEPTS.values() for name in accepted})
     return {
         name: "+".join(queue for queue, accepted in topology.ACCEPTS.items() if name in accepted)
@@ -54,7 +54,7 @@ def _known() -> dict[str, str]:
     }
 
 
-_LANES: Final = _known()
+_LANES: Final = _lanes_by_type()
 for _type in _LANES:
     OUTBOX_HELD.labels(_type)  # shown as 0 before the first refusal
 
@@ -69,7 +69,7 @@ def types_of(lane: str) -> Types:
     return tuple(name for name, lane_name in _LANES.items() if lane_name == lane) or (lane,)
 
 
-def place_of(row: OutboxRow) -> AggregateLane:
+def order_lane_of(row: OutboxRow) -> OrderLane:
     """Return the order and lane of a row; rows with equal results must keep their sequence."""
     return row.aggregate_id, lane_of(row.type)
 
@@ -99,7 +99,7 @@ class Lanes:
         state = self._refused.setdefault(lane, _Lane(self._width))
         now_s = self._monotonic()
         if state.until_s <= now_s:
-            delay_s = min(_FIRST_HOLD_S * 2.0 ** min(state.failures, 10), _LONGEST_LANE_HOLD_S)
+            delay_s = min(_FIRST_HOLD_S * 2.0 ** min(state.failures, 10), _MAX_LANE_HOLD_S)
             state.failures, state.width, state.until_s = state.failures + 1, 1, now_s + delay_s
             self._show(lane, held=True)
         return state.until_s - now_s
@@ -153,23 +153,23 @@ class RowsUnderWay:
         self._monotonic = monotonic
         self._changed = threading.Condition()  # guards all below
         self._rows: dict[object, OutboxRow] = {}  # until `forget`: they were deleted, or put off
-        self._places: set[AggregateLane] = set()
+        self._order_lanes: set[OrderLane] = set()
         self._ended: list[Ended] = []
         self._heard_s: dict[str, float] = {}  # by lane: when an answer came or none was expected
         self._wanted = -1
 
     def admit(self, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
-        """Add the first row of each place that has none under way; return the added rows."""
-        admitted: dict[AggregateLane, OutboxRow] = {}
+        """Add the first row of each order and lane with none under way; return the added rows."""
+        admitted: dict[OrderLane, OutboxRow] = {}
         with self._changed:
             for row in rows:
-                if (place := place_of(row)) not in self._places:
-                    admitted.setdefault(place, row)
+                if (order_lane := order_lane_of(row)) not in self._order_lanes:
+                    admitted.setdefault(order_lane, row)
             now_s = self._monotonic()
-            for lane in {lane for _, lane in admitted} - {lane for _, lane in self._places}:
+            for lane in {lane for _, lane in admitted} - {lane for _, lane in self._order_lanes}:
                 self._heard_s[lane] = now_s
             self._rows.update((row.id, row) for row in admitted.values())
-            self._places |= admitted.keys()
+            self._order_lanes |= admitted.keys()
         return list(admitted.values())
 
     def settled(self, outcome: PublishOutcome, batch: Sequence[Outgoing]) -> None:
@@ -193,7 +193,7 @@ class RowsUnderWay:
             del self._ended[: len(ended)]
             for publication in ended:
                 del self._rows[publication.row.id]
-                self._places.discard(place_of(publication.row))
+                self._order_lanes.discard(order_lane_of(publication.row))
 
     def wait(self, at_most: int, timeout_s: float) -> bool:
         """Wait until at most `at_most` rows have no outcome yet; return False on timeout."""
@@ -217,13 +217,13 @@ class RowsUnderWay:
     def by_lane(self) -> Counter[str]:
         """Count the rows under way in each lane."""
         with self._changed:
-            return Counter(lane for _, lane in self._places)
+            return Counter(lane for _, lane in self._order_lanes)
 
     def silent_lanes(self) -> set[str]:
         """Return the lanes that wait for an answer and have had none for _SILENT_S."""
         before_s = self._monotonic() - _SILENT_S
         with self._changed:
-            waiting = {lane for _, lane in self._places}
+            waiting = {lane for _, lane in self._order_lanes}
             return {lane for lane in waiting if self._heard_s[lane] < before_s}
 
     def _end(self, ended: Sequence[Ended]) -> None:
@@ -243,36 +243,36 @@ class _Hold(msgspec.Struct):
 
 
 class Holds:
-    """The places whose row failed. Each failure makes the next hold longer."""
+    """The orders and lanes whose row failed. Each failure makes the next hold longer."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._holds: dict[AggregateLane, _Hold] = {}
+        self._holds: dict[OrderLane, _Hold] = {}
 
-    def hold(self, place: AggregateLane) -> float:
-        """Hold a place and return for how long, in seconds."""
-        hold = self._holds.pop(place, None) or _Hold(0, 0)
-        self._holds[place] = hold  # the latest failure last
-        if len(self._holds) > _MOST_HELD:
+    def hold(self, order_lane: OrderLane) -> float:
+        """Hold an order's rows of one lane; return for how long, in seconds."""
+        hold = self._holds.pop(order_lane, None) or _Hold(0, 0)
+        self._holds[order_lane] = hold  # the latest failure last
+        if len(self._holds) > _MAX_HELD:
             del self._holds[next(iter(self._holds))]
-        delay_s = min(_FIRST_HOLD_S * 2.0 ** min(hold.failures, 10), _LONGEST_HOLD_S)
+        delay_s = min(_FIRST_HOLD_S * 2.0 ** min(hold.failures, 10), _MAX_HOLD_S)
         hold.failures += 1
         hold.until_s = self._monotonic() + delay_s
         return delay_s
 
-    def release(self, place: AggregateLane) -> None:
-        """Forget a place's failures."""
+    def release(self, order_lane: OrderLane) -> None:
+        """Forget the failures of an order in one lane."""
         if self._holds:
-            self._holds.pop(place, None)
+            self._holds.pop(order_lane, None)
 
-    def active(self) -> list[AggregateLane]:
-        """Return the places that are on hold now."""
+    def active(self) -> list[OrderLane]:
+        """Return the orders and lanes that are on hold now."""
         now_s = self._monotonic()
-        # If a place was not published long after its hold, its row is gone: drop it.
-        old_s = now_s - 10 * _LONGEST_HOLD_S
-        for place in [key for key, hold in self._holds.items() if hold.until_s < old_s]:
-            del self._holds[place]
-        return [place for place, hold in self._holds.items() if hold.until_s > now_s]
+        # If nothing was published long after a hold, its row is gone: drop it.
+        old_s = now_s - 10 * _MAX_HOLD_S
+        for order_lane in [key for key, hold in self._holds.items() if hold.until_s < old_s]:
+            del self._holds[order_lane]
+        return [order_lane for order_lane, hold in self._holds.items() if hold.until_s > now_s]
 
     def next_in_s(self, at_most_s: float) -> float:
         """Return when the next hold ends, in seconds from now."""
@@ -281,18 +281,19 @@ class Holds:
         return min([at_most_s, *ends])
 
 
-class Reading:
+class OutboxReader:
     """Reads rows of open lanes, and a few of each lane that is being tried again."""
 
     def __init__(
         self,
-        window: RowsUnderWay,
+        rows_under_way: RowsUnderWay,
         holds: Holds,
         lanes: Lanes,
         turns: Turns,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._window, self._holds, self._lanes, self._turns = window, holds, lanes, turns
+        self._rows_under_way, self._holds = rows_under_way, holds
+        self._lanes, self._turns = lanes, turns
         self._monotonic = monotonic
         self._floor: Floor | None = None  # while rows are parked
         self._closed: set[str] = set()
@@ -302,7 +303,8 @@ class Reading:
     def next(self, outbox: Outbox, limit: int) -> list[OutboxRow]:
         """Return up to `limit` rows of open lanes, oldest first, and some of each lane on trial."""
         rows = self._on_trial(outbox)
-        self._closed = self._lanes.closed(self._window.by_lane()) | self._window.silent_lanes()
+        closed = self._lanes.closed(self._rows_under_way.by_lane())
+        self._closed = closed | self._rows_under_way.silent_lanes()
         return rows + self._open(outbox, limit, sorted(self._closed))
 
     def is_open(self, lane: str) -> bool:
@@ -311,10 +313,10 @@ class Reading:
 
     def _on_trial(self, outbox: Outbox) -> list[OutboxRow]:
         rows: list[OutboxRow] = []
-        for lane, number in self._lanes.trying(self._window.by_lane()):
+        for lane, number in self._lanes.trying(self._rows_under_way.by_lane()):
             tried = outbox.take(number, self._selection(only=types_of(lane)))
             rows += tried
-            if not tried and not self._window.by_lane()[lane]:
+            if not tried and not self._rows_under_way.by_lane()[lane]:
                 self._lanes.open(lane)  # no row is left that could be refused
         return rows
 
@@ -364,7 +366,7 @@ class Reading:
         ]
         return Selection(
             after=after,
-            under_way=[*self._window.seqs(), *self._turns.seqs(after)],
+            under_way=[*self._rows_under_way.seqs(), *self._turns.seqs(after)],
             only=only,
             excluded_types=excluded_types,
             held=[aggregate_id for aggregate_id, _ in held],

@@ -40,12 +40,12 @@ def reconcile(arguments: argparse.Namespace) -> int:
 
 
 # It asks for the lock once. A run that is frozen for longer does not block others.
-_LONGEST_S: Final = 3600
+_MAX_SILENCE_S: Final = 3600
 
 
 def _run(arguments: argparse.Namespace) -> ReconciliationReport:
     primary, reconcile_settings = settings.load(DatabaseSettings), settings.load(ReconcileSettings)
-    leadership = Leadership(primary, RECONCILIATION, "orders-reconcile", silence_s=_LONGEST_S)
+    leadership = Leadership(primary, RECONCILIATION, "orders-reconcile", silence_s=_MAX_SILENCE_S)
     with database() as pool, evidence_sources(pool) as sources, contextlib.closing(leadership):
         _wait_for(leadership)
         store = ReconciliationStore(pool)

@@ -36,7 +36,7 @@ _ROW: Final = re.compile(
 
 STDOUT: Final = 1
 STDERR: Final = 2
-_Facts = Callable[[WrappedLogger, str, EventDict], EventDict]
+_AddFields = Callable[[WrappedLogger, str, EventDict], EventDict]
 _log = structlog.get_logger()
 _encoder: Final = msgspec.json.Encoder(enc_hook=repr)
 # As many bytes as a pipe takes at once (PIPE_BUF): lines of several processes do not mix.
@@ -54,8 +54,8 @@ def configure(settings: LogSettings, process: str, *, descriptor: int = STDOUT) 
     console = settings.format == "console" or (
         settings.format == "auto" and _stream(descriptor).isatty()
     )
-    add_facts = _facts(process)
-    processors: list[Processor] = [add_facts]
+    add_fields = _fields_adder(process)
+    processors: list[Processor] = [add_fields]
     level = _LEVELS[settings.level]
     lines = _Lines(_sinks(settings, descriptor)[1 if console else 0 :])
     logger = logging.getLogger("orders") if console else lines
@@ -72,13 +72,13 @@ def configure(settings: LogSettings, process: str, *, descriptor: int = STDOUT) 
     )
     _route_stdlib(settings, processors, handlers, lines)
     global _write, _lines  # structlog's own configuration is the process's, too
-    _write, _lines = None if console else _writer(add_facts, level, lines), lines
+    _write, _lines = None if console else _writer(add_fields, level, lines), lines
 
 
-def _writer(add_facts: _Facts, level: int, lines: "_Lines") -> Callable[[str, EventDict], None]:
+def _writer(add_fields: _AddFields, level: int, lines: "_Lines") -> Callable[[str, EventDict], None]:
     def write(method: str, event: EventDict) -> None:
         if _LEVELS[method] >= level:
-            lines.add(_render_json(None, method, add_facts(None, method, event)))
+            lines.add(_render_json(None, method, add_fields(None, method, event)))
 
     return write
 
@@ -129,8 +129,11 @@ _traceback: Final = structlog.processors.ExceptionRenderer(
 )
 
 
-def _facts(process: str) -> _Facts:
-    """Add what every line has. One processor: each takes as long as the whole encoding."""
+def _fields_adder(process: str) -> _AddFields:
+    """Return the processor that adds the fields of every line.
+
+    It is a single one, because each takes as long as the whole encoding.
+    """
     host = socket.gethostname()
 
     def add(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -16,12 +16,12 @@ _NO_BODY: Final = (204, 304)
 _LENGTH, _CODING, _CONNECTION = b"content-length", b"transfer-encoding", b"connection"
 _RETRY: Final = b"retry-after"
 _READ: Final = frozenset({_LENGTH, _CODING, _CONNECTION, _RETRY})
-_MOST_DIGITS: Final = 8
+_MAX_DIGITS: Final = 8
 # RFC 9110 §5.6.2. Parsers disagree about names with other characters.
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 # A bare CR or LF ends a line for some parsers; NUL ends the text for others.
 _CONTROL: Final = re.compile(rb"[\r\n\x00]")
-_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,%d})[ \t]*(?:;[^\r\n\x00]*)?\Z" % _MOST_DIGITS)
+_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,%d})[ \t]*(?:;[^\r\n\x00]*)?\Z" % _MAX_DIGITS)
 
 
 class NotUnderstood(Exception):
@@ -107,7 +107,7 @@ def _body(
         if coding.lower() != b"chunked" or length is not None or status in _NO_BODY:
             raise NotUnderstood
         return _chunked_body(content, limit_bytes)
-    if length is None or not length.isdigit() or len(length) > _MOST_DIGITS:
+    if length is None or not length.isdigit() or len(length) > _MAX_DIGITS:
         raise NotUnderstood
     if int(length) > limit_bytes:
         raise TooLong

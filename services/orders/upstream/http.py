@@ -79,7 +79,7 @@ _BREAKING: Final = frozenset(
 )
 # Any other call to this upstream would fail in the same way now.
 _PAUSING: Final = frozenset({CallOutcome.CIRCUIT_OPEN, CallOutcome.THROTTLED})
-_SHORTEST_TRY_S: Final = 0.001  # a sleep may end a little late; the timeout must stay above 0
+_MIN_TRY_S: Final = 0.001  # a sleep may end a little late; the timeout must stay above 0
 _HEADERS: Final = {
     "Accept": "application/json",
     "Content-Type": "application/json",
@@ -179,7 +179,7 @@ class Upstream:
         tries = 0
         while True:
             tries += 1
-            left_s = max(deadline_s - self._clock(), _SHORTEST_TRY_S)
+            left_s = max(deadline_s - self._clock(), _MIN_TRY_S)
             timeout_s = min(self.policy.try_timeout_s, left_s)
             try:
                 return self._guarded_try(call, timeout_s, tries)

@@ -180,12 +180,12 @@ class Transport:
     ) -> HttpResponse:
         try:
             try:
-                return self._read(self._request(request, headers, timeout_s))
+                return self._read(self._send_request(request, headers, timeout_s))
             except _ClosedUnused:
                 if exchange.aborted:
                     raise
             self._close_idle()  # idle for as long, so the server has closed them, too
-            return self._read(self._request(request, headers, timeout_s))
+            return self._read(self._send_request(request, headers, timeout_s))
         except AddressRefused as error:
             raise TryFailed(CallOutcome.ADDRESS_REFUSED, str(error)) from error
         except urllib3.exceptions.NewConnectionError as error:  # refused: a timeout to urllib3
@@ -195,7 +195,7 @@ class Transport:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise TryFailed(CallOutcome.CONNECTION_ERROR, error_text(error)) from error
 
-    def _request(
+    def _send_request(
         self, request: HttpRequest, headers: Mapping[str, str], timeout_s: float
     ) -> urllib3.BaseHTTPResponse:
         return self._pool.urlopen(

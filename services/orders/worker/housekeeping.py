@@ -20,7 +20,7 @@ from orders.worker.sweep import Sweeper
 
 _PURGES: Final = ("purge_idempotency_keys", "purge_processed_messages", "purge_stalled_orders")
 # Rows deleted in one statement: as many as take about _STATEMENT_S, to keep locks short.
-_FEWEST, _MOST = 1000, 20_000
+_MIN_ROWS, _MAX_ROWS = 1000, 20_000
 _STATEMENT_S: Final = 0.2
 # How long one table is purged before the other duties have their turn.
 _SLICE_S: Final = 1.0
@@ -162,7 +162,7 @@ class _Purge:
     """Deletes the old rows of one table, with limits that adapt to the server's speed."""
 
     def __init__(self, name: str) -> None:
-        self.name, self._limit = name, _FEWEST
+        self.name, self._limit = name, _MIN_ROWS
 
     def run(self, pool: Pool, stop: threading.Event) -> bool:
         """Delete for about _SLICE_S; return true if no old row is left."""
@@ -175,7 +175,7 @@ class _Purge:
             ended_s = time.monotonic()
             rows = self._limit * _STATEMENT_S / max(ended_s - began_s, 0.001)
             # At most double the limit: the next statement may be slower than this one.
-            self._limit = int(min(max(rows, _FEWEST), 2 * self._limit, _MOST))
+            self._limit = int(min(max(rows, _MIN_ROWS), 2 * self._limit, _MAX_ROWS))
             if ended_s > until_s:
                 return False
         return False
@@ -184,5 +184,5 @@ class _Purge:
         try:
             return pool.count(self.name, {"limit": self._limit})
         except OrdersError:
-            self._limit = _FEWEST  # the larger limit may have caused a timeout
+            self._limit = _MIN_ROWS  # the larger limit may have caused a timeout
             raise

@@ -13,8 +13,8 @@ from orders.domain.lifecycle import Status
 from orders.errors import Transient
 
 _BATCH: Final = 500  # orders in one statement: short locks
-_FEWEST: Final = 500  # orders in one sweep while emitting them does not help
-_MOST: Final = 16_000  # the relay publishes this many in a few seconds
+_MIN_ORDERS: Final = 500  # orders in one sweep while emitting them does not help
+_MAX_ORDERS: Final = 16_000  # the relay publishes this many in a few seconds
 _HELPS: Final = 0.5  # emitting helps if this share of the last sweep's orders has moved
 
 ORDERS_STALLED: Final = Counter(
@@ -27,16 +27,16 @@ class Pace:
     """How many orders one sweep may emit: twice the last number if those moved, else half."""
 
     def __init__(self) -> None:
-        self.limit = _FEWEST
+        self.limit = _MIN_ORDERS
 
     def adapt(self, emitted_count: int, moved_count: int) -> None:
         """Set the limit from the last sweep: how many orders it emitted, and how many moved."""
         if emitted_count == 0:
             return
         if moved_count >= emitted_count * _HELPS:
-            self.limit = min(self.limit * 2, _MOST)
+            self.limit = min(self.limit * 2, _MAX_ORDERS)
         else:
-            self.limit = max(self.limit // 2, _FEWEST)
+            self.limit = max(self.limit // 2, _MIN_ORDERS)
 
 
 class Sweeper:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from orders.notifier.delivery import Patience
+from orders.notifier.delivery import RetrySchedule
 
 DAY_S = 86_400
-DEFAULT = Patience(5, 21_600, 3 * DAY_S, lambda: 0.5)
+DEFAULT = RetrySchedule(5, 21_600, 3 * DAY_S, lambda: 0.5)
 
 
 def test_waits_double_up_to_hours_and_end_after_days() -> None:
@@ -26,5 +26,5 @@ def test_a_receiver_that_asks_for_more_time_gets_it() -> None:
 
 @pytest.mark.parametrize("drawn", [0.0, 1.0])
 def test_waits_are_spread(drawn: float) -> None:
-    wait_s = Patience(5, 21_600, 3 * DAY_S, lambda: drawn).next_s(3, 0)
+    wait_s = RetrySchedule(5, 21_600, 3 * DAY_S, lambda: drawn).next_s(3, 0)
     assert wait_s == pytest.approx(16 if drawn == 0 else 24)
