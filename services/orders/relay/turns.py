@@ -204,9 +204,7 @@ class Turns:
         waited_s = now_s - self._parked[customer][0].since_s
         limit = limits.full if waited_s > _FULL_AFTER_S else limits.shared
         return (
-            len(self._under_way) < limit
-            or self._counts[customer] < FEW
-            or waited_s > _MAX_PARKED_S
+            len(self._under_way) < limit or self._counts[customer] < FEW or waited_s > _MAX_PARKED_S
         )
 
     def _parks(self, row: OutboxRow, now_s: float, *, park: bool) -> bool:
