@@ -75,7 +75,9 @@ def configure(settings: LogSettings, process: str, *, descriptor: int = STDOUT) 
     _write, _lines = None if console else _writer(add_fields, level, lines), lines
 
 
-def _writer(add_fields: _AddFields, level: int, lines: "_Lines") -> Callable[[str, EventDict], None]:
+def _writer(
+    add_fields: _AddFields, level: int, lines: "_Lines"
+) -> Callable[[str, EventDict], None]:
     def write(method: str, event: EventDict) -> None:
         if _LEVELS[method] >= level:
             lines.add(_render_json(None, method, add_fields(None, method, event)))
