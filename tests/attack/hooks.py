@@ -18,7 +18,7 @@ _INTEGERS: Final = ("userId", "productId", "quantity")
 
 @schemathesis.hook
 def filter_case(_context: Any, case: Any) -> bool:
-    """Leave out valid requests that are refused by rules in words."""
+    """Leave out valid requests that rules stated only in text refuse."""
     query = case.query or {}
     return "cursor" not in query and _depth(query) <= MAX_DEPTH
 

@@ -8,7 +8,7 @@ from charts.policies import Manifest
 
 
 def contradictions(manifests: list[Manifest]) -> list[str]:
-    """Return what does not fit together, in words."""
+    """Return descriptions of what does not fit together."""
     return [*_budgets(manifests), *_autoscalers(manifests)]
 
 

@@ -24,7 +24,7 @@ class Failed(Exception):
 
 
 class Helm:
-    """One version of Helm, with folders of its own, and a cluster if there is one."""
+    """One version of Helm, with its own folders, and a cluster if there is one."""
 
     def __init__(self, program: Path, folder: Path, kubeconfig: Path | None = None) -> None:
         self._program = program
@@ -37,7 +37,7 @@ class Helm:
         }
 
     def __call__(self, *arguments: str) -> str:
-        """Run a command; return what it says. Raises Failed."""
+        """Run a command; return its output. Raises Failed."""
         process = subprocess.run(
             [self._program, *arguments],
             env=self._environ,

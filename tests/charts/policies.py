@@ -12,7 +12,7 @@ _RESTARTED_WITHIN_S: Final = 30
 
 
 def violations(manifests: list[Manifest]) -> list[str]:
-    """Return what is wrong, in words."""
+    """Return descriptions of the violations."""
     return [
         f"{manifest['kind']} {manifest['metadata']['name']}: {problem}"
         for manifest in manifests

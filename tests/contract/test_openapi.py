@@ -188,7 +188,7 @@ PARTS = {
     )
 )
 def test_the_part_of_a_list_is_accepted_as_its_schema_says(query: dict[str, str]) -> None:
-    """Two rules are in words: how deep a page may be, and that a cursor is one of this list."""
+    """Two rules are only text: how deep a page may be, and that a cursor comes from this list."""
     size = int(query.get("pageSize", order_list.DEFAULT_PAGE_SIZE))
     assume(int(query.get("page", 1)) * size <= order_list.MAX_DEPTH)
     text = "&".join(f"{name}={value}" for name, value in query.items())

@@ -51,7 +51,7 @@ def running() -> Iterator[Cluster]:
 
 
 def _add(api: Api, addons: tuple[str, ...]) -> None:
-    """Bring what the cluster does not have of its own, and wait for it."""
+    """Install the add-ons that the cluster lacks, and wait for them."""
     for name in addons:
         for manifest in yaml.safe_load_all((_ADDONS / f"{name}.yaml").read_text()):
             api.apply(manifest)

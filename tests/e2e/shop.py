@@ -143,7 +143,7 @@ class Shop:
         return int(self.deployment(process)["spec"]["replicas"])
 
     def ready(self) -> bool:
-        """Return whether the operator says so of the resource as it is now."""
+        """Return whether the operator reports it for the resource's current generation."""
         resource = self.api.get(RESOURCE, "orderservices", self.namespace, RELEASE)
         status = resource.get("status", {})
         conditions = {
@@ -204,7 +204,7 @@ class Shop:
         return all(any(condition["type"] in end_states for condition in job) for job in conditions)
 
     def log(self, component: str) -> str:
-        """Return what the one pod of a component has said."""
+        """Return the log of a component's only pod."""
         (pod,) = self.pods(component)
         path = self.api.path("v1", "pods", self.namespace, pod["metadata"]["name"])
         return self.api.session.get(f"{self.api.url}{path}/log", timeout=30).text

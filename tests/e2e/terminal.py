@@ -10,7 +10,7 @@ _BEGAN: Final = time.monotonic()
 
 
 class Failed(Exception):
-    """A command's own words."""
+    """A command failed; the text contains its output."""
 
 
 def say(text: str) -> None:
@@ -20,7 +20,7 @@ def say(text: str) -> None:
 
 
 def run(*argv: str | Path) -> str:
-    """Run a command; return what it says. Raises Failed."""
+    """Run a command; return its output. Raises Failed."""
     process = subprocess.run(argv, capture_output=True, text=True, check=False)
     if process.returncode != 0:
         raise Failed(f"{' '.join(map(str, argv))}\n{process.stdout}\n{process.stderr}")

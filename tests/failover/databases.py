@@ -51,7 +51,7 @@ class Node:
         return self.cluster.url("postgres", ADMIN)
 
     def scalar(self, query: str) -> object:
-        """Ask for one value; None when the server cannot be asked."""
+        """Query one value; None when the server cannot be reached."""
         return postgres.scalar(self.admin_url(), query)
 
 

@@ -127,7 +127,7 @@ def gather(stack: Stack) -> Evidence:
 
 
 def dead_letters(stack: Stack) -> dict[str, int]:
-    """Count what waits in the queues that a person has to look at; asked over AMQP, so fresh."""
+    """Count the messages in the dead-letter queues; over AMQP, so the counts are current."""
     parameters = pika.URLParameters(stack.broker.url())
     connection = pika.BlockingConnection(parameters)
     try:

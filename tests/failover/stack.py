@@ -310,7 +310,7 @@ def running(
 def started(
     make: Callable[[Path, Proxies], AnyStack], prefix: str = "orders-failover-"
 ) -> Iterator[AnyStack]:
-    """Make and start a stack in a folder of its own; end it with the block."""
+    """Make and start a stack in its own folder; end it with the block."""
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     folder.chmod(0o755)
     with proxies() as group:

@@ -13,7 +13,7 @@ from failover.proxy import HOST, Proxies, Proxy, proxies
 
 @contextmanager
 def speaking(word: bytes) -> Iterator[int]:
-    """Run a server that answers everything with one word; give its port."""
+    """Run a server that gives every request the same answer; yield its port."""
 
     class Answer(socketserver.BaseRequestHandler):
         def handle(self) -> None:

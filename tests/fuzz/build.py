@@ -21,7 +21,7 @@ _START_S = 30
 
 
 class Running(NamedTuple):
-    """A server that answers on `socket`; its words on standard error are in `log`."""
+    """A server that answers on `socket`; its standard error is in `log`."""
 
     process: "subprocess.Popen[bytes]"
     socket: Path

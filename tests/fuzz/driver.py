@@ -1,4 +1,4 @@
-"""Send generated inputs to the server and hold its answers to what HTTP says."""
+"""Send generated inputs to the server and check its answers against the HTTP RFCs."""
 
 import fcntl
 import re

@@ -55,7 +55,7 @@ class Container:
         return self._log.read_text(errors="replace")
 
     def execute(self, *command: str, stdin: bytes = b"") -> str:
-        """Run a command inside, as `kubectl exec` does; return what it says."""
+        """Run a command inside, as `kubectl exec` does; return its output."""
         argv = (*PODMAN, "exec", "--interactive", self.name, *command)
         process = subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=120)
         assert process.returncode == 0, process.stderr.decode()

@@ -1,4 +1,4 @@
-"""Every answer that the OpenAPI document promises comes, and looks as it says."""
+"""Every answer that the OpenAPI document promises occurs, in the documented form."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -252,7 +252,7 @@ WITHOUT_DATABASE: dict[tuple[str, str, int], Callable[[Buyer], requests.Response
 
 
 def check(document: dict[str, Any], case: tuple[str, str, int], answer: requests.Response) -> None:
-    """Compare an answer with what the document says about it."""
+    """Check an answer against the document."""
     path, method, status = case
     assert answer.status_code == status, answer.text
     promised = document["paths"][path][method]["responses"][str(status)]

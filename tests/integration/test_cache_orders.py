@@ -283,7 +283,7 @@ def counted(level: str, result: str) -> float:
 def test_a_change_made_while_redis_was_frozen_is_visible_when_it_is_back(
     valkey: Server, make: Make
 ) -> None:
-    """Its memory still says otherwise, and would for five minutes."""
+    """The reader's memory still has the old version, and would keep it for five minutes."""
     writer, reader = make(local_entries=0, timeout_s=0.05), make(timeout_s=0.05)
     terminal_order = order(next(ids), 4, terminal=True)
     writer.put(terminal_order)

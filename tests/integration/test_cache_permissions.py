@@ -131,7 +131,7 @@ class Work:
         closing.callback(self.redis.close)
 
     def tracking_cache(self) -> OrderCache:
-        """Start a cache, and wait until it hears of changes: before, it must not be used."""
+        """Start a cache, and wait until it receives changes: before that, it must not be used."""
         cache = OrderCache(self.redis, self.settings)
         cache.start()
         self.closing.callback(cache.close)

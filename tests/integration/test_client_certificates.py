@@ -1,4 +1,4 @@
-"""Our own certificates, for servers that demand them: shown, replaced, refused with words."""
+"""Our client certificates, for servers that require them: presented, replaced, refused."""
 
 import contextlib
 import contextvars
@@ -186,7 +186,7 @@ def test_a_refused_certificate_says_what_to_do(
 
 
 def words(error: Exception, *expected: str) -> bool:
-    """Return whether an error has some of the words: TLS 1.2 has none for an absence."""
+    """Check that an error has one of the texts: TLS 1.2 has none for a missing certificate."""
     assert any(text in str(error) for text in expected), str(error)
     return True
 

@@ -1,4 +1,4 @@
-"""A broker that takes messages and says nothing more, while others of its cluster would."""
+"""A broker that accepts messages and then goes silent, while others of its cluster answer."""
 
 from collections.abc import Iterator
 from contextlib import closing

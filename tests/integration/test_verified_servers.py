@@ -1,4 +1,4 @@
-"""TLS on real servers: one that is not who it should be is refused, and why is said."""
+"""TLS on real servers: a wrong server is refused, with the reason in the error."""
 
 import contextlib
 import shutil

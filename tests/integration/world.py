@@ -120,7 +120,7 @@ class World:
         return self.cancellations.cancel(request, context.accept("test", None)[0])
 
     def refunds(self, order_id: int) -> list[tuple[Decimal, str]]:
-        """Return what Payment was asked to give back for an order, and how that ended."""
+        """Return the amounts that Payment was to refund for an order, and their states."""
         rows = self.payment.ledger()
         return [
             (row["amount"], row["status"])

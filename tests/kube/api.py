@@ -87,7 +87,7 @@ class Api:
         return self.session.get(self.url + self.path(version, plural, namespace, name)).ok
 
     def knows(self, version: str, plural: str) -> bool:
-        """Return whether the API server says that it has a kind."""
+        """Return whether the API server knows a kind."""
         answer = self.session.get(f"{self.url}/apis/{version}")
         return answer.ok and any(
             resource["name"] == plural for resource in answer.json()["resources"]

@@ -1,4 +1,4 @@
-"""Says of pods what a kubelet would, so that Deployments become ready and Jobs complete.
+"""Set the status of pods as a kubelet does, so that Deployments become ready and Jobs complete.
 
 The pods are real objects made by the real controllers; only their containers do not exist.
 """
@@ -109,7 +109,7 @@ def _running(pod: Object, *, ready: bool, restarts: int = 0) -> Object:
 
 
 def _summary(status: Object) -> tuple[object, ...]:
-    """Return what a status says, without when."""
+    """Return a status without its times."""
     conditions = {
         condition["type"]: condition["status"] for condition in status.get("conditions", [])
     }

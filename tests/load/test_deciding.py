@@ -1,4 +1,4 @@
-"""The whole runner against services that break their word: each is caught, by its own exit code."""
+"""The whole runner against services that break guarantees: each has its own exit code."""
 
 import subprocess
 import sys

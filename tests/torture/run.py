@@ -65,7 +65,7 @@ class Outcome:
 def run(
     plan: Plan, say: Say, *, repeat: str, source: Path = SOURCE, hasty: bool = False
 ) -> Outcome:
-    """Carry a plan out on a stack of its own and judge what clients saw; `hasty` as in `play`."""
+    """Run a plan on its own stack and judge what clients saw; `hasty` as in `play`."""
     with running(say, source) as stage:
         return stage.play(plan, repeat, hasty=hasty)
 

@@ -1,4 +1,4 @@
-"""Every error becomes a problem with all members, and says nothing it was not made to say."""
+"""Every error becomes a problem with all members, and reveals nothing else."""
 
 import falcon
 import msgspec

@@ -1,4 +1,4 @@
-"""A body is an order with every value in bounds, or a refusal that says what and where."""
+"""A body is an order with all values in bounds, or a refusal that names each fault."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The service in Go that `make bench` compares with: it may be missing, and that is said."""
+"""The service in Go that `make bench` compares with: it may be missing, which is reported."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Redis is asked while it answers; after a failure by one caller a second."""
+"""Redis is called while it answers; after a failure, by one caller a second."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The circuit breaker: when it opens, who may probe, and whose word counts."""
+"""The circuit breaker: when it opens, which call may probe, and whose result counts."""
 
 import threading
 import time

@@ -91,7 +91,7 @@ class Orderctl:
         return self("plan", "-f", str(file), "-n", namespace, *arguments)
 
     def changes(self, manifest: Object, namespace: str) -> set[tuple[str, str, str]]:
-        """Return what a plan says, as (action, kind, name)."""
+        """Return the changes of a plan, as (action, kind, name)."""
         process = self.plan(manifest, namespace, "-o", "json")
         assert process.returncode in {0, 2}, process.stderr + process.stdout
         (plan,) = json.loads(process.stdout)

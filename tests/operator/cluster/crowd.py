@@ -1,4 +1,4 @@
-"""Many resources at once, and what an operator process says about its work on them.
+"""Many resources at once, and an operator process's metrics of its work on them.
 
 Their migration Jobs stay unfinished, so that no pods are made: the API server has our writes only.
 """

@@ -102,7 +102,7 @@ def _operator_ready(api: Api, operator: Any) -> bool:
 
 
 def _readyz(api: Api, operator: Any) -> str:
-    """Return what it says, nothing when it does not answer."""
+    """Return the text of its answer; empty when it does not answer."""
     root = f"http://127.0.0.1:{operator.admin_port}"
     try:
         return api.twin().session.get(f"{root}/readyz", timeout=30).text

@@ -156,7 +156,7 @@ class Shop:
         self.rabbit.call("DELETE", f"queues/{self.vhost}/{QUEUE}/contents")
 
     def condition(self) -> tuple[str, str]:
-        """Return what AutoscalingActive says."""
+        """Return the condition AutoscalingActive."""
         status = self.api.get(*SERVICES, self.namespace, "minimal").get("status", {})
         for condition in status.get("conditions", []):
             if condition["type"] == "AutoscalingActive":

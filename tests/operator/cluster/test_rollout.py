@@ -1,4 +1,4 @@
-"""Roll-outs that fail, on a real API server: what is undone, what is said, and for how long."""
+"""Failed roll-outs on a real API server: what is rolled back, and what the status reports."""
 
 import base64
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""docs/custom-resource.md says what the schema and the code say."""
+"""docs/custom-resource.md agrees with the schema and the code."""
 
 import re
 from pathlib import Path
