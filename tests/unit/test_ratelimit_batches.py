@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 
-from orders.api.ratelimit_windows import Batches, Owed, Window
+from orders.api.ratelimit_windows import Batches, UnreportedCount, Window
 
 MINUTE_MS = 60_000
 REMEMBERED = 10_000  # principals that a process knows
@@ -17,7 +17,7 @@ class Server:
         self.wake = threading.Event()
         self.batches = Batches(1000, MINUTE_MS, self.count, self.wake)
 
-    def count(self, reports: Sequence[Owed]) -> list[Window]:
+    def count(self, reports: Sequence[UnreportedCount]) -> list[Window]:
         for key, requests in reports:
             self.counts[key] = self.counts.get(key, 0) + requests
         return [Window(0, self.counts[key], MINUTE_MS) for key, _ in reports]
@@ -38,7 +38,7 @@ def test_a_principal_whose_request_was_given_back_may_be_forgotten() -> None:
     assert sum(server.counts.values()) == REMEMBERED + 1
 
 
-def test_reports_that_cancel_out_are_owed_again_when_redis_is_away() -> None:
+def test_reports_that_cancel_out_are_repeated_when_redis_is_away() -> None:
     server = Server()
     assert server.batches.admit("first")
     added = server.batches.take("first")

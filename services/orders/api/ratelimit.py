@@ -34,7 +34,7 @@ from orders.limit_policies import DEFAULT, Policy
 from orders.settings import RateLimitSettings
 from orders.telemetry.metrics import RATELIMIT_DECISIONS, Tally
 
-_REFUSED_ENTRIES: Final = 10_000
+_MAX_REFUSALS: Final = 10_000
 _KEYS: Final = 4_000  # ~1 MB for each policy
 
 
@@ -80,7 +80,7 @@ class Counter:
         self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
         # The storage makes a timer and starts it: two threads at once would start one timer twice.
         self._local_lock = threading.Lock()
-        self._refused = _Refused(clock)
+        self._refusals = _RefusalCache(clock)
         self.header = f'"{name}";q={requests};w={self._window_s}'
         self._decided = {
             decision: Tally(RATELIMIT_DECISIONS.labels(name, decision))
@@ -93,8 +93,8 @@ class Counter:
 
     def refusal(self, key: str) -> LimitDecision | None:
         """Return the refusal of a client that cannot pass yet."""
-        wait_s = self._refused.wait_s(key)
-        return self._done("refused", self._refusal(wait_s)) if wait_s > 0 else None
+        wait_s = self._refusals.wait_s(key)
+        return self._counted_verdict("refused", self._refusal(wait_s)) if wait_s > 0 else None
 
     def begin(self, key: str, *, ask: bool) -> PendingCount:
         """Begin to count a request; `ask`: by asking Redis in any case."""
@@ -104,13 +104,13 @@ class Counter:
         """Note what Redis answered to a question of `began_s`."""
         self.windows.record_reply(count, reply)
         if not count.allowed:
-            self._refused.add(count.key, began_s + self._wait_ms(count.window) / 1000)
+            self._refusals.add(count.key, began_s + self._wait_ms(count.window) / 1000)
 
     def verdict(self, count: PendingCount) -> LimitDecision:
         """Return what became of a request that was counted, or refused."""
         if count.allowed:
-            return self._done("allowed", self._allowance(count.window))
-        return self._done("refused", self._refusal(self._wait_ms(count.window) / 1000))
+            return self._counted_verdict("allowed", self._allowance(count.window))
+        return self._counted_verdict("refused", self._refusal(self._wait_ms(count.window) / 1000))
 
     def give_back(self, count: PendingCount) -> Command | None:
         """Subtract a count; return the command that Redis needs at once, if any."""
@@ -125,13 +125,14 @@ class Counter:
         with self._local_lock:
             allowed = self._local.hit(self._item, key)
         if allowed:
-            return self._done("fallback_allowed", self._allowance(self._window_here(key)))
+            allowance = self._allowance(self._window_here(key))
+            return self._counted_verdict("fallback_allowed", allowance)
         return self.refuse_here(key)
 
     def refuse_here(self, key: str) -> LimitDecision:
         """Return the refusal of a client over the limit in this process alone."""
         wait_s = self._wait_ms(self._window_here(key)) / 1000
-        return self._done("fallback_refused", self._refusal(wait_s))
+        return self._counted_verdict("fallback_refused", self._refusal(wait_s))
 
     def _window_here(self, key: str) -> Window:
         storage: MemoryStorage = self._local.storage  # type: ignore[assignment]
@@ -157,13 +158,13 @@ class Counter:
     def _wait_ms(self, window: Window) -> int:
         return wait_ms(window, self._item.amount, self._window_ms)
 
-    def _done(self, decision: str, verdict: LimitDecision) -> LimitDecision:
+    def _counted_verdict(self, decision: str, verdict: LimitDecision) -> LimitDecision:
         self._decided[decision].inc()
         return verdict
 
 
-class _Refused:
-    """Who was refused, and until when nothing but a refusal can follow; bounded."""
+class _RefusalCache:
+    """The principals that were refused, and how long each refusal holds; bounded."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -177,14 +178,14 @@ class _Refused:
 
     def add(self, key: str, until: float) -> None:
         with self._lock:
-            if len(self._until) >= _REFUSED_ENTRIES:
+            if len(self._until) >= _MAX_REFUSALS:
                 self._make_room()
             self._until[key] = until
 
     def _make_room(self) -> None:
         now = self._clock()
         self._until = {key: until for key, until in self._until.items() if until > now}
-        if len(self._until) >= _REFUSED_ENTRIES:
+        if len(self._until) >= _MAX_REFUSALS:
             self._until.clear()  # they cost a Redis call each again, nothing worse
 
 
@@ -231,7 +232,7 @@ class Decision(msgspec.Struct, frozen=True):
         return max(verdict.retry_after_s for verdict in self.verdicts)
 
 
-_KeyedCounter = tuple[Counter, str]  # a policy's counter, and the key of whom it counts
+_KeyedCounter = tuple[Counter, str]  # a policy's counter, and the key under which it counts
 
 
 class RateLimiter:
@@ -282,17 +283,17 @@ class RateLimiter:
         """
         if request is None:
             return self._decide_alone(self._default, self._default.key(principal), also)
-        entries = self._entries(principal, request)
-        refusals = [refusal for counter, key in entries if (refusal := counter.refusal(key))]
+        counters = self._keyed_counters(principal, request)
+        refusals = [refusal for counter, key in counters if (refusal := counter.refusal(key))]
         if refusals:
             return Decision(tuple(refusals)), None
         ask = bool(also) or self._redis.breaker.open  # without Redis nothing may pass its stand-in
-        counts = [(counter, counter.begin(key, ask=ask)) for counter, key in entries]
+        counts = [(counter, counter.begin(key, ask=ask)) for counter, key in counters]
         try:
             replies = self._ask(counts, also)
         except RedisDown as error:
-            _undo(counts, error)
-            return self._decide_here(entries), None
+            _restore_unreported(counts, error)
+            return self._decide_here(counters), None
         return self._decision(counts), replies
 
     def _decide_alone(
@@ -308,7 +309,7 @@ class RateLimiter:
             try:
                 reply, *replies = self._redis.run(count.command, *also)
             except RedisDown as error:
-                _undo([(counter, count)], error)
+                _restore_unreported([(counter, count)], error)
                 return Decision((counter.count_here(key),)), None
             counter.record_reply(count, reply, began_s)
         return Decision((counter.verdict(count),)), replies
@@ -325,14 +326,14 @@ class RateLimiter:
             fields.append(("Retry-After", str(decision.retry_after_s)))
         return fields
 
-    def _entries(self, principal: str, request: CountedRequest) -> list[_KeyedCounter]:
-        entries = [(self._default, self._default.key(principal))]
+    def _keyed_counters(self, principal: str, request: CountedRequest) -> list[_KeyedCounter]:
+        counters = [(self._default, self._default.key(principal))]
         for policy, counter in self._further:
             if policy.counts(request.scope, request.action):
-                whom = _counted(policy, principal, request)
-                if whom is not None:
-                    entries.append((counter, counter.key(whom)))
-        return entries
+                identity = _identity(policy, principal, request)
+                if identity is not None:
+                    counters.append((counter, counter.key(identity)))
+        return counters
 
     def _ask(
         self, counts: Sequence[tuple[Counter, PendingCount]], also: Sequence[Command]
@@ -357,8 +358,8 @@ class RateLimiter:
     def _give_back(self, counts: Sequence[tuple[Counter, PendingCount]]) -> None:
         """Subtract the counts of a request that another policy refused.
 
-        Behind the request where there are batches. Else in a round trip of its own: a refusal that
-        is remembered here costs none.
+        With batches, the next report does that. Else it takes a round trip of its own: a refusal
+        that is remembered here costs none.
         """
         commands = [counter.give_back(count) for counter, count in counts]
         due = [command for command in commands if command]
@@ -366,19 +367,19 @@ class RateLimiter:
             with contextlib.suppress(RedisDown):
                 self._redis.run(*due)
 
-    def _decide_here(self, entries: Sequence[_KeyedCounter]) -> Decision:
-        refusing = [entry for entry in entries if not entry[0].passes_here(entry[1])]
+    def _decide_here(self, counters: Sequence[_KeyedCounter]) -> Decision:
+        refusing = [keyed for keyed in counters if not keyed[0].passes_here(keyed[1])]
         if refusing:
             return Decision(tuple(counter.refuse_here(key) for counter, key in refusing))
-        verdicts = [counter.count_here(key) for counter, key in entries]
+        verdicts = [counter.count_here(key) for counter, key in counters]
         refused = [verdict for verdict in verdicts if not verdict.allowed]  # by another thread
         return Decision(tuple(refused or verdicts))
 
 
-def _undo(counts: Sequence[tuple[Counter, PendingCount]], error: RedisDown) -> None:
-    """Leave what is owed as it was before the request: it is decided here.
+def _restore_unreported(counts: Sequence[tuple[Counter, PendingCount]], error: RedisDown) -> None:
+    """Restore the unreported counts from before the request, because this process decides alone.
 
-    What a server counted that refused other commands of the round trip is not owed any more.
+    Counts that a server did take are no longer unreported.
     """
     replies = iter(error.replies if isinstance(error, RedisRefused) else ())
     for counter, count in counts:
@@ -391,8 +392,8 @@ def _undo(counts: Sequence[tuple[Counter, PendingCount]], error: RedisDown) -> N
             counter.give_back(count)
 
 
-def _counted(policy: Policy, principal: str, request: CountedRequest) -> str | None:
-    """Return the counter's key for a policy; None for a token without the claim."""
+def _identity(policy: Policy, principal: str, request: CountedRequest) -> str | None:
+    """Return the tenant, principal or address that a policy counts; None without the claim."""
     if policy.per == "tenant":
         return request.claims.get(policy.claim or "")
     return request.address if policy.per == "address" else principal

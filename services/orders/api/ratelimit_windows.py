@@ -1,4 +1,4 @@
-"""Sliding windows: the arithmetic, the counters in Redis, and counting behind the answer.
+"""Sliding windows: the arithmetic, the counters in Redis, and counting after the answer was sent.
 
 A window is weighted: the part of the previous window counts that lies within the last `window`.
 Redis counts, by `sliding_window.lua`, and by its own clock: hosts may have different ones. The
@@ -6,11 +6,11 @@ Redis storage of `limits` asks twice for a decision with headers, by a client th
 as much.
 
 Batches admit a request by what the process knows of its principal, and tell Redis afterwards. They
-do so below 80 % of the limit, as Redis said last. A principal that is not known here has asked for
-nothing yet. A process has at most `share` requests of a principal that Redis has not heard of.
-Then it asks, and so learns what all processes have counted. Near the limit Redis decides. So within
-a window all processes together admit at most `processes × share` requests beyond the limit. That
-happens only if all of them are asked at once, because what is owed is sent after FLUSH_S.
+do so below 80 % of the limit, as Redis said last. A principal that this process does not know
+starts with an empty window. A process has at most `share` unreported requests of a principal. Then
+it asks Redis, and so learns what all processes have counted. Near the limit Redis decides. So
+within a window all processes together admit at most `processes × share` requests beyond the limit.
+That happens only if all of them are asked at once, because a process reports after FLUSH_S.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ from typing import Final, NamedTuple
 from orders.cache.client import Command, Redis, RedisDown, RedisRefused, Reply
 
 FLUSH_S: Final = 0.05
-SHARE: Final = 50  # a 50th of the limit may be owed; limits below 50 are always asked for
+SHARE: Final = 50  # a 50th of the limit may be unreported; Redis decides on limits below 50
 _FAR: Final = 0.8  # share of the limit up to which Redis need not be asked
-_ENTRIES: Final = 10_000  # ~3 MB; who is pushed out counts as new until the next report
+_ENTRIES: Final = 10_000  # ~3 MB; an evicted principal starts empty until the next report
 _BATCH: Final = 100  # principals in a round trip, well within the budget of one call
 
 
@@ -41,7 +41,8 @@ class Window(NamedTuple):
 def script() -> bytes:
     """Return the Lua script that counts.
 
-    KEYS: a principal's, ARGV: limit, window in ms, amount, and what was admitted before (or none).
+    KEYS: a principal's. ARGV: limit, window in ms, amount, and the requests that were admitted
+    before and not yet counted.
     """
     return resources.files(__package__).joinpath("sliding_window.lua").read_bytes()
 
@@ -77,22 +78,22 @@ def _left_with_room(previous: int, room: int, window_ms: int) -> int:
     return -(-(room + 1) * window_ms // previous) - 1
 
 
-class Owed(NamedTuple):
+class UnreportedCount(NamedTuple):
     """Requests that were admitted and are not counted yet."""
 
     key: str
     requests: int
 
 
-Report = Callable[[Sequence[Owed]], Sequence[Window | None]]
+Report = Callable[[Sequence[UnreportedCount]], Sequence[Window | None]]
 
 
 class _Principal:
-    __slots__ = ("known_at", "owed", "sending", "window")
+    __slots__ = ("known_at", "sending", "unreported", "window")
 
     def __init__(self, window: Window, known_at: float) -> None:
         self.window, self.known_at = window, known_at
-        self.owed = self.sending = 0
+        self.unreported = self.sending = 0
 
 
 class Batches:
@@ -106,11 +107,10 @@ class Batches:
         wake: threading.Event,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take what tells Redis: it returns a window for each principal, or raises RedisDown.
+        """Take `report`, which tells Redis, and `wake`, which is set when a report is due.
 
-        None instead of a window: this one was refused, and not counted.
-
-        `wake` is set when something is owed.
+        `report` returns a window for each principal (None: refused, not counted), or raises
+        RedisDown.
         """
         self.share = limit // SHARE
         self._far = int(limit * _FAR)
@@ -118,7 +118,7 @@ class Batches:
         self._report = report
         self._clock = clock
         self._entries: OrderedDict[str, _Principal] = OrderedDict()
-        self._due: set[str] = set()  # those that owe something, or have something to get back
+        self._due: set[str] = set()  # those with a count to report
         self._lock = threading.Lock()
         self._wake = wake
 
@@ -126,15 +126,15 @@ class Batches:
         """Admit a request and return what counts with it; None when Redis has to be asked."""
         with self._lock:
             entry = self._entry(key)
-            if entry.owed + entry.sending >= self.share:
+            if entry.unreported + entry.sending >= self.share:
                 return None
             age_ms = round((self._clock() - entry.known_at) * 1000)
             window = passed(entry.window, age_ms, self._window_ms)
-            current = window.current + entry.owed + entry.sending + 1
+            current = window.current + entry.unreported + entry.sending + 1
             window = Window(window.previous, current, window.left_ms)
             if weighted(window, self._window_ms) > self._far:
                 return None
-            entry.owed += 1
+            entry.unreported += 1
             if not self._due:
                 self._wake.set()
             self._due.add(key)
@@ -143,7 +143,7 @@ class Batches:
     def give_back(self, key: str) -> None:
         """Take back one request, admitted or counted: something else refused it."""
         with self._lock:
-            self._owe(key, -1)
+            self._add_unreported(key, -1)
 
     def take(self, key: str) -> int:
         """Return a principal's unreported count; the caller ends it with `learn` or `put_back`."""
@@ -159,41 +159,41 @@ class Batches:
             self._entries.move_to_end(key)
 
     def put_back(self, key: str, requests: int) -> None:
-        """Owe again what `take` returned: Redis did not hear of it."""
+        """Restore what `take` returned: Redis did not count it."""
         if not requests:
             return
         with self._lock:
             # What two reports carry may cancel out, and then the principal may be forgotten.
             self._entry(key).sending -= requests
-            self._owe(key, requests)
+            self._add_unreported(key, requests)
 
     def flush(self) -> None:
-        """Report all that is owed. Raises RedisDown; the rest is owed then as before."""
+        """Report all counts. Raises RedisDown; the rest is unreported then as before."""
         while batch := self._batch():
             try:
                 windows = self._report(batch)
             except RedisDown:
-                for owed in batch:
-                    self.put_back(*owed)
+                for count in batch:
+                    self.put_back(*count)
                 raise
-            for owed, window in zip(batch, windows, strict=True):
+            for count, window in zip(batch, windows, strict=True):
                 if window is None:
-                    self.put_back(*owed)
+                    self.put_back(*count)
                 else:  # not again: a server that refuses one principal would count the others twice
-                    self.learn(owed.key, window, owed.requests)
+                    self.learn(count.key, window, count.requests)
             if None in windows:
                 raise RedisDown("Redis refused to count a principal")
 
-    def _batch(self) -> list[Owed]:
+    def _batch(self) -> list[UnreportedCount]:
         with self._lock:
             keys = [key for key, _ in zip(self._due, range(_BATCH), strict=False)]
-            return [Owed(key, self._take(key)) for key in keys]
+            return [UnreportedCount(key, self._take(key)) for key in keys]
 
-    def _owe(self, key: str, requests: int) -> None:
-        """Owe so many more. Who owes nothing any more is not due: they may be forgotten."""
+    def _add_unreported(self, key: str, requests: int) -> None:
+        """Add to the unreported count. At 0, nothing is due, and the principal may be evicted."""
         entry = self._entry(key)
-        entry.owed += requests
-        if entry.owed:
+        entry.unreported += requests
+        if entry.unreported:
             self._due.add(key)
             self._wake.set()
         else:
@@ -204,7 +204,7 @@ class Batches:
             return 0
         self._due.discard(key)
         entry = self._entries[key]
-        requests, entry.owed = entry.owed, 0
+        requests, entry.unreported = entry.unreported, 0
         entry.sending += requests
         return requests
 
@@ -217,15 +217,15 @@ class Batches:
         return entry
 
     def _make_room(self) -> None:
-        """Forget the principals that were not heard of for longest, if nothing is owed for them."""
+        """Evict the least recently used principals whose counts are all reported."""
         for _ in range(len(self._entries) - _ENTRIES):
             key, entry = self._entries.popitem(last=False)
-            if entry.owed or entry.sending:
+            if entry.unreported or entry.sending:
                 self._entries[key] = entry
 
 
 class Reporter:
-    """The thread that reports what the batches of all policies owe."""
+    """The thread that reports the counts of all policies' batches."""
 
     def __init__(self, batches: Sequence[Batches], wake: threading.Event) -> None:
         self._batches, self._wake = batches, wake
@@ -268,18 +268,20 @@ class Reporter:
 class PendingCount:
     """A request being counted: admitted by this process, or a command to Redis."""
 
-    __slots__ = ("allowed", "command", "key", "owed", "window")
+    __slots__ = ("allowed", "command", "key", "unreported", "window")
 
-    def __init__(self, key: str, command: Command | None, window: Window, owed: int = 0) -> None:
-        self.key, self.command, self.window, self.owed = key, command, window, owed
-        self.allowed = command is None
+    def __init__(
+        self, key: str, command: Command | None, window: Window, unreported: int = 0
+    ) -> None:
+        self.key, self.command, self.window = key, command, window
+        self.unreported, self.allowed = unreported, command is None
 
 
 class RedisWindows:
     """Counts the requests of one policy in Redis.
 
     A count has two halves, `begin` and `record_reply`, so that those of several policies go to
-    Redis in one round trip. With batches a request may be counted behind its answer.
+    Redis in one round trip. With batches a request may be counted after its answer was sent.
     """
 
     def __init__(
@@ -287,7 +289,7 @@ class RedisWindows:
     ) -> None:
         """Count in batches far below `limit` per `window_s`; a low one is always exact.
 
-        `wake` is set when the batches owe something; without it nothing is counted in batches.
+        `wake` is set when a report is due; without it nothing is counted in batches.
         """
         self._limit, self._window_ms = limit, window_s * 1000
         self.batches = None
@@ -302,25 +304,25 @@ class RedisWindows:
 
         A count with a command has to go to `record_reply` or `put_back`.
         """
-        owed = 0
+        unreported = 0
         if self.batches is not None:
             window = None if ask else self.batches.admit(key)
             if window is not None:
                 return PendingCount(key, None, window)
-            owed = self.batches.take(key)
-        return PendingCount(key, self._command(key, 1, owed), Window(0, 0, 0), owed)
+            unreported = self.batches.take(key)
+        return PendingCount(key, self._command(key, 1, unreported), Window(0, 0, 0), unreported)
 
     def record_reply(self, count: PendingCount, reply: Reply) -> None:
         """Note what Redis answered to the command of a count."""
         allowed, *window = reply
         count.allowed, count.window = bool(allowed), Window(*window)
         if self.batches is not None:
-            self.batches.learn(count.key, count.window, count.owed)
+            self.batches.learn(count.key, count.window, count.unreported)
 
     def put_back(self, count: PendingCount) -> None:
         """Restore the counts of a command that Redis did not answer."""
         if self.batches is not None:
-            self.batches.put_back(count.key, count.owed)
+            self.batches.put_back(count.key, count.unreported)
 
     def give_back(self, count: PendingCount) -> Command | None:
         """Subtract a counted request; return the command that Redis needs at once, if any."""
@@ -329,14 +331,16 @@ class RedisWindows:
         self.batches.give_back(count.key)
         return None
 
-    def _report(self, batch: Sequence[Owed]) -> list[Window | None]:
-        commands = (self._command(owed.key, 0, owed.requests) for owed in batch)
+    def _report(self, batch: Sequence[UnreportedCount]) -> list[Window | None]:
+        commands = (self._command(count.key, 0, count.requests) for count in batch)
         try:
             replies = self._redis.run(*commands)
         except RedisRefused as error:
             replies = error.replies
         return [Window(*reply[1:]) if reply else None for reply in replies]
 
-    def _command(self, key: str, amount: int, owed: int) -> Command:
+    def _command(self, key: str, amount: int, unreported: int) -> Command:
         key = self._key_prefix + key
-        return (b"EVALSHA", self._script, 1, key, self._limit, self._window_ms, amount, owed)
+        return (
+            b"EVALSHA", self._script, 1, key, self._limit, self._window_ms, amount, unreported,
+        )  # fmt: skip
