@@ -122,10 +122,12 @@ def test_another_policy_counts_from_the_start(redis: Redis, principal: str) -> N
 
 def test_other_commands_ride_along(redis: Redis, principal: str) -> None:
     rate_limiter, writers = limiter(redis, requests=2), RecentWriters(redis, keep_s=5)
-    first, marked = rate_limiter.decide(principal, writers.marking(77), writers.asking(77))
+    first, marked = rate_limiter.decide(
+        principal, writers.mark_command(77), writers.lookup_command(77)
+    )
     assert first.remaining == 1
     assert marked is not None
-    assert writers.answer(marked[1:]) is True
+    assert writers.read_lookup(marked[1:]) is True
     assert rate_limiter.decide(principal)[0].remaining == 0
 
 

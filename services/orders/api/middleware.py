@@ -4,10 +4,9 @@
 the outermost layer, so a 404, a 429 and a crash are counted like any answer.
 
 `Admission` finds the caller and applies the rate limit. A request is counted once, in `_admit`,
-whatever becomes of it. Whom it counts for: the subject of the token; without authentication the
-user it names; else the client's address. Where the token says it, the limit is decided before a
-byte of the body is decoded. Further policies count the token's tenant, the principal or the address
-by what is asked for (`limit_policies.py`).
+whatever becomes of it. It counts for the token's subject; without authentication for the user that
+the request names, else for the client's address. With a token, the limit is decided before the body
+is decoded. Further policies (`limit_policies.py`) count by tenant, principal or address.
 """
 
 import functools
@@ -54,9 +53,8 @@ _OUTCOMES: Final = {
     409: "conflict",
     429: "rate_limited",
 }
-_PROBES: Final = frozenset(
-    {"/health", "/openapi.json"}
-)  # requested all day: not worth a log line each
+# Requested all day, so they get no log line unless they fail.
+_PROBES: Final = frozenset({"/health", "/openapi.json"})
 _PASSED_ON: Final = "HTTP_X_REQUEST_START"
 _NO_SNIFFING: Final = ("X-Content-Type-Options", "nosniff")
 # Requests that no operation serves count for the client's address, with or without a token.
@@ -290,7 +288,7 @@ class Admission:
         """Count the request; note or look up the user's recent write in the same round trip."""
         commands = self._commands(operation, user_id)
         principal = self._principal(exchange, env, user_id)
-        request = self._counted(exchange, env, operation)
+        request = self._counted_request(exchange, env, operation)
         replies = self._limit(exchange, principal, request, commands)
         if self._writers is None:
             exchange.wrote_recently = False  # without replicas no list can be stale
@@ -298,7 +296,9 @@ class Admission:
             return
         elif operation.recent_write == "look up":
             exchange.wrote_recently = (
-                self._writers.answer(replies) if replies else self._writers.wrote_recently(user_id)
+                self._writers.read_lookup(replies)
+                if replies
+                else self._writers.wrote_recently(user_id)
             )
         elif commands and replies is None:
             self._writers.mark(user_id)
@@ -308,9 +308,9 @@ class Admission:
         if writers is None or user_id is None:
             return ()
         if operation.recent_write == "mark":
-            return (writers.marking(user_id),)
+            return (writers.mark_command(user_id),)
         if operation.recent_write == "look up" and not writers.wrote_here(user_id):
-            return (writers.asking(user_id),)
+            return (writers.lookup_command(user_id),)
         return ()
 
     def _limit(
@@ -342,7 +342,7 @@ class Admission:
             return f"address:{client_address(env, self._trusted_proxies)}"
         return user_principal(named)
 
-    def _counted(
+    def _counted_request(
         self, exchange: HttpExchange, env: dict[str, Any], operation: Operation
     ) -> CountedRequest | None:
         """Return the input of the further policies; None if there are none."""

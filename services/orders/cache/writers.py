@@ -64,11 +64,11 @@ class RecentWriters:
         Redis fails, it announces the write, and raises what `announce` raises.
         """
         try:
-            self._redis.run(self.marking(user_id))
+            self._redis.run(self.mark_command(user_id))
         except RedisDown:
             self._announce()
 
-    def marking(self, user_id: int) -> Command:
+    def mark_command(self, user_id: int) -> Command:
         """Mark the user in this process; return the command that does so for the others.
 
         When the command cannot be sent, or fails, call `mark`.
@@ -85,7 +85,7 @@ class RecentWriters:
         if self.wrote_here(user_id):
             return True
         try:
-            return self.answer(self._redis.run(self.asking(user_id)))
+            return self.read_lookup(self._redis.run(self.lookup_command(user_id)))
         except RedisDown:
             return None
 
@@ -94,14 +94,14 @@ class RecentWriters:
         expires_at = self._own.get(user_id)
         return expires_at is not None and self._clock() < expires_at
 
-    def asking(self, user_id: int) -> Command:
-        """Return the command whose reply `answer` reads, to send it together with others."""
+    def lookup_command(self, user_id: int) -> Command:
+        """Return the command whose reply `read_lookup` reads, to send it together with others."""
         since_key = f"{self._key_prefix}{{{user_id % _GROUPS}}}:since"
         keep_ms = round(self._keep_s * 1000)
         return (b"EVALSHA", self._look_up, 2, self._key(user_id), since_key, _SINCE_MS, keep_ms)
 
-    def answer(self, replies: list[Reply]) -> bool | None:
-        """Read the reply of `asking`; None for a missing mark if marks may have been lost."""
+    def read_lookup(self, replies: list[Reply]) -> bool | None:
+        """Read the reply to `lookup_command`; None: not marked, but marks may have been lost."""
         if replies[0] == 1:
             return True
         return None if replies[0] or self._redis.may_have_lost_within(self._keep_s) else False
