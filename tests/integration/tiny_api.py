@@ -109,12 +109,12 @@ class Together:
     """
 
     def __init__(self) -> None:
-        from orders.api.server.overlap import Shared, blocking
+        from orders.api.server.overlap import CommitGroups, blocking
         from orders.database.connection import waiting
 
         self._how_to_wait, self._block = waiting, blocking(time.sleep)
         self._reader, self._writer = os.pipe()
-        self._ask = Shared(60)(
+        self._ask = CommitGroups(60)(
             self._answer, lambda questions: [b"%d" % len(questions)] * len(questions), _none
         )
 

@@ -27,9 +27,9 @@ _PUBLIC: Final = frozenset(
 _CACHE_S: Final = 30.0
 _CACHE_TOKENS: Final = 5_000  # about 1 kB each
 _SUBJECT_LIMIT: Final = 128
-_LONGEST_TOKEN: Final = 8_000
+_MAX_TOKEN_CHARS: Final = 8_000
 _PEM: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
-_LEAST_SECRET: Final = 32  # characters; PyJWT takes no shorter one for HS256
+_MIN_SECRET_CHARS: Final = 32  # PyJWT takes no shorter one for HS256
 
 
 class Keys(Protocol):
@@ -58,7 +58,7 @@ def _keys_in(text: str) -> tuple[str, ...]:
     if blocks := tuple(block[0] for block in _PEM.finditer(text)):
         return blocks
     parts = text.split(" ")
-    are_secrets = len(parts) == 2 and min(map(len, parts)) >= _LEAST_SECRET
+    are_secrets = len(parts) == 2 and min(map(len, parts)) >= _MIN_SECRET_CHARS
     return tuple(parts) if are_secrets else (text,)
 
 
@@ -79,7 +79,7 @@ class TokenAuthentication:
             raise _unauthenticated("Send a bearer token.", token_given=False)
         scheme, _, token = authorization.partition(" ")
         token = token.strip()
-        if scheme.lower() != "bearer" or not token or len(token) > _LONGEST_TOKEN:
+        if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN_CHARS:
             raise _unauthenticated("Send one bearer token.")
         caller = self._verified.get(token)
         if caller is None:

@@ -89,7 +89,7 @@ def build(settings: Settings) -> Service:
     It waits for no server: connections to servers that are down are retried later.
     """
     closing = ExitStack()
-    redis = _closed_by(closing, Redis(settings.cache))
+    redis = _close_later(closing, Redis(settings.cache))
     primary, replicas = _pools(settings.database, closing)
     reads = _reads(primary, replicas, settings.database, closing)
     ports = ApiPorts(
@@ -98,9 +98,9 @@ def build(settings: Settings) -> Service:
         refund_requests=RefundRequests(primary, REFUND_REQUESTED),
         history=History(reads),
         stock=_stock(settings, closing),
-        cache=_started(closing, OrderCache(redis, settings.cache)),
+        cache=_start(closing, OrderCache(redis, settings.cache)),
         writers=_writers(redis, primary, settings) if replicas else None,
-        limiter=_started(closing, RateLimiter(redis, settings.rate_limit))
+        limiter=_start(closing, RateLimiter(redis, settings.rate_limit))
         if settings.rate_limit.enabled
         else None,
         authentication=_authentication(settings, closing),
@@ -150,9 +150,9 @@ def _batching(settings: Settings) -> Batching:
     """
     if not _commits_are_shared(settings):
         return unbatched
-    from orders.api.server.overlap import Shared
+    from orders.api.server.overlap import CommitGroups
 
-    return Shared(settings.database.statement_timeout_s)
+    return CommitGroups(settings.database.statement_timeout_s)
 
 
 def _commits_are_shared(settings: Settings) -> bool:
@@ -160,16 +160,16 @@ def _commits_are_shared(settings: Settings) -> bool:
 
 
 def _pools(settings: DatabaseSettings, closing: ExitStack) -> tuple[Pool, list[Pool]]:
-    primary = _closed_by(closing, Pool(settings.url, settings, _APPLICATION))
+    primary = _close_later(closing, Pool(settings.url, settings, _APPLICATION))
     replicas = [
-        _closed_by(closing, Pool(url, settings, _APPLICATION, writes=False))
+        _close_later(closing, Pool(url, settings, _APPLICATION, writes=False))
         for url in settings.replica_urls
     ]
     targets = ["replica", *(f"replica-{number}" for number in range(2, len(replicas) + 1))]
     for pool in (primary, *replicas):
         pool.open()
     writer = BackgroundWriter({"primary": primary, **dict(zip(targets, replicas, strict=False))})
-    _started(closing, writer)
+    _start(closing, writer)
     return primary, replicas
 
 
@@ -197,7 +197,7 @@ def _stock(settings: Settings, closing: ExitStack) -> AdmissionCheck:
     inventory = Upstream(
         "inventory", settings.upstream.inventory_url, policy, credential=credential
     )
-    ask = Inventory(_closed_by(closing, inventory)).availability
+    ask = Inventory(_close_later(closing, inventory)).availability
     if _commits_are_shared(settings):
         from orders.api.server.overlap import blocking
 
@@ -222,7 +222,7 @@ def _authentication(settings: Settings, closing: ExitStack) -> Authentication:
     if auth.jwks_url is None:
         return TokenAuthentication(ConfiguredKeys(auth.key or ""), auth, claims)
     keys = IssuerKeys(jwks(auth.jwks_url, accepted_algorithms(auth)))
-    return TokenAuthentication(_started(closing, keys), auth, claims)
+    return TokenAuthentication(_start(closing, keys), auth, claims)
 
 
 def _check_auth(settings: AuthSettings) -> None:
@@ -271,11 +271,11 @@ C = TypeVar("C", bound=_Closable)
 S = TypeVar("S", bound=_Startable)
 
 
-def _closed_by(closing: ExitStack, component: C) -> C:
+def _close_later(closing: ExitStack, component: C) -> C:
     closing.callback(component.close)
     return component
 
 
-def _started(closing: ExitStack, component: S) -> S:
+def _start(closing: ExitStack, component: S) -> S:
     component.start()
-    return _closed_by(closing, component)
+    return _close_later(closing, component)

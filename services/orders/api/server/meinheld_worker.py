@@ -53,7 +53,7 @@ WHOLE_BYTES = 32 * 1024
 # poll() calls a socket writable when a third of its buffer is free.
 SLICE_BYTES = 8 * 1024
 # Longest time in total that a slow client may make the process wait before it is cut off.
-PATIENCE_S = 3.0
+SEND_TIMEOUT_S = 3.0
 
 
 class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
@@ -152,8 +152,8 @@ def _is_gone(client: Any) -> bool:
     """Return whether the client has gone; if so, close its connection without an answer.
 
     A request may have waited in the kernel behind others. The gateway closes its connection when
-    its client does. A client that only shuts its sending side counts as gone,
-    too; no proxy does that.
+    its client does. A client that only shuts its sending side counts as gone, too; no proxy does
+    that.
     """
     if not client.has_gone():
         return False
@@ -198,7 +198,7 @@ class _Slices:
         self._descriptor = descriptor
 
     def __iter__(self) -> Iterator[bytes]:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + SEND_TIMEOUT_S
         for block in self._body:
             view = memoryview(block)
             for start in range(0, len(view), SLICE_BYTES):
@@ -223,4 +223,4 @@ class _Slices:
                 connection.shutdown(socket.SHUT_RDWR)
             finally:
                 connection.detach()
-        raise TimeoutError(f"The client did not take its answer within {PATIENCE_S:g} s.")
+        raise TimeoutError(f"The client did not take its answer within {SEND_TIMEOUT_S:g} s.")

@@ -24,9 +24,9 @@ R = TypeVar("R")
 P = ParamSpec("P")
 
 # Larger sets are not faster, and a set that PostgreSQL refuses is repeated order by order.
-MOST_IN_SET: Final = 50
+MAX_SET_SIZE: Final = 50
 # Further requests are refused: they would wait for four sets, and each takes about 40 KiB.
-MOST_WAITING: Final = 4 * MOST_IN_SET
+MAX_WAITING: Final = 4 * MAX_SET_SIZE
 # Longest time for the single statements of a refused set; its other orders join the next set.
 _SINGLES_S: Final = 1.0
 # A request that blocked the process this long, because it asked Inventory, commits at once. It does
@@ -72,8 +72,8 @@ def blocking(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-class Shared:
-    """Makes functions whose calls from several requests share a statement.
+class CommitGroups:
+    """Makes functions whose calls from several requests share a statement: their commit group.
 
     A question that was not sent within `patience_s` is refused.
     """
@@ -89,7 +89,7 @@ class Shared:
         /,
     ) -> Callable[[Q], R]:
         """Return a function that answers one question."""
-        return SharedStatement(single, several, subject, self._patience_s).ask
+        return CommitGroup(single, several, subject, self._patience_s).ask
 
 
 class _Member(Generic[Q, R]):
@@ -104,15 +104,14 @@ class _Member(Generic[Q, R]):
         self.since_s = time.monotonic()
 
 
-class SharedStatement(Generic[Q, R]):
+class CommitGroup(Generic[Q, R]):
     """Runs one statement for several requests.
 
-    `SharedStatement` of `database/notifications.py` does the same for threads. While no statement
-    runs, a request gets a statement of its own at once. Requests that come meanwhile share the next
-    one. Two questions with the same `subject` never share a statement; None is no subject.
-    `several` answers in the order of the questions. A question that was not sent within
-    `patience_s` is refused. A request that has blocked the process sends its own statement at once,
-    unless another one is running.
+    While no statement runs, a request gets a statement of its own at once. Requests that come
+    meanwhile share the next one. Two questions with the same `subject` never share a statement;
+    None is no subject. `several` answers in the order of the questions. A question that was not
+    sent within `patience_s` is refused. A request that has blocked the process sends its own
+    statement at once, unless another one is running.
 
     If the server refuses a set, nothing of it was committed, and each question gets a statement of
     its own. If the server is unavailable, or the outcome is unknown, every request of the set gets
@@ -143,7 +142,7 @@ class SharedStatement(Generic[Q, R]):
             return self._single(question)
         if request.has_blocked and self._statements is None:
             return self._single(question)
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= MAX_WAITING:
             raise DatabaseUnavailable("too many orders wait for PostgreSQL", retry_after_s=1)
         member: _Member[Q, R] = _Member(question, request)
         self._waiting.append(member)
@@ -220,7 +219,7 @@ class SharedStatement(Generic[Q, R]):
         subjects: set[Hashable] = set()
         for member in self._waiting:
             subject = self._subject(member.question)
-            if subject in subjects or len(members) == MOST_IN_SET:
+            if subject in subjects or len(members) == MAX_SET_SIZE:
                 postponed.append(member)
                 continue
             if subject is not None:
