@@ -1,1 +1,1 @@
-"""Hostile requests against apis and gateways of a stack of its own: `make attack`."""
+"""Hostile requests against the apis and gateways of a separate stack: `make attack`."""

@@ -1,4 +1,4 @@
-"""Attack apis and gateways of a stack of its own with generated and hostile requests."""
+"""Attack the apis and gateways of a separate stack with generated and hostile requests."""
 
 import argparse
 import os

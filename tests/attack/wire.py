@@ -72,7 +72,7 @@ class Wire:
 
 
 def connect(port: int, source: str = HOST) -> socket.socket:
-    """Open a connection, from another loopback address if asked."""
+    """Open a connection, optionally from another loopback address."""
     connection = socket.create_connection((HOST, port), WITHIN_S, source_address=(source, 0))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection

@@ -52,7 +52,7 @@ def promote(stack: Stack, history: History, kind: str) -> Fault:
 
 
 def take_over(stack: Stack, fault: Fault) -> None:
-    """Promote the best standby and lead clients to it, as docs/failover.md says.
+    """Promote the best standby and redirect clients to it, as docs/failover.md describes.
 
     Where commits may be lost, `orders after-promotion` runs before any client comes. Where they
     cannot, the elected worker's own run is soon enough.

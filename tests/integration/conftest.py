@@ -157,7 +157,7 @@ def rabbitmq(starting: dict[str, Future[RabbitMQ]]) -> RabbitMQ:
 
 @pytest.fixture(scope="module")
 def database(request: pytest.FixtureRequest, postgres: Postgres) -> Iterator[Database]:
-    """Give the module a migrated, empty database of its own."""
+    """Give the module its own migrated, empty database."""
     name = unique(request)
     replica_port = postgres.replica.url.rpartition(":")[2].partition("/")[0]
     with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
@@ -198,7 +198,7 @@ def principal() -> str:
 
 @pytest.fixture(scope="module")
 def vhost(request: pytest.FixtureRequest, rabbitmq: RabbitMQ) -> Iterator[Vhost]:
-    """Give the module a virtual host of its own, without topology."""
+    """Give the module its own virtual host, without topology."""
     name, api = unique(request), f"{rabbitmq.management_url}/api"
     permissions = {"configure": ".*", "write": ".*", "read": ".*"}
     user = rabbitmq_server.USER

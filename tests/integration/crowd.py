@@ -97,7 +97,7 @@ class Crowd:
         self.lock.execute(b"SELECT pg_advisory_unlock(%s)", (product,))
 
     def post(self, user: int, key: str | None = None, **members: Any) -> Future[requests.Response]:
-        """Send an order, over a connection of its own."""
+        """Send an order on a new connection."""
         return self._pool.submit(
             requests.post, f"{self._api.url}/api/orders", json=order(user, **members), timeout=90,
             headers={} if key is None else {"Idempotency-Key": key},

@@ -119,7 +119,7 @@ class Links:
 
 @contextmanager
 def cluster(state: Path, password: str) -> Iterator[Cluster]:
-    """Start three nodes, each with a port mapper of its own; end them at the end."""
+    """Start three nodes, each with its own port mapper; stop them at the end."""
     brokers = [
         Broker(
             state=state,

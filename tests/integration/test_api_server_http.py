@@ -124,7 +124,7 @@ def test_bytes_beyond_the_length_are_not_the_body(server: Served) -> None:
 
 
 def test_a_client_that_asks_first_gets_its_answer(server: Served) -> None:
-    """A gthread worker says `100 Continue` at once, meinheld only when the body is there.
+    """A gthread worker sends `100 Continue` at once, meinheld only when the body is there.
 
     A client may not wait for ever (RFC 9110 §10.1.1), and nginx in front answers by itself.
     """

@@ -1,4 +1,4 @@
-"""The environment's chart gives each process a user of its own, in PostgreSQL and RabbitMQ.
+"""The environment's chart gives each process its own user in PostgreSQL and RabbitMQ.
 
 Its SQL and its resource are rendered by Helm and used on real servers. What each process may do is
 in the matrices of test_roles.py and test_broker_permissions.py.
@@ -214,7 +214,7 @@ async def reconcile(manifests: list[Manifest], management_url: str, vhost: Vhost
 
 
 def is_allowed(connection: pika.BlockingConnection, deed: broker.Deed) -> bool:
-    """Try something on a channel of its own."""
+    """Try an operation on a new channel; return whether the broker allowed it."""
     channel = connection.channel()
     channel.confirm_delivery()
     try:

@@ -1,4 +1,4 @@
-"""The gateway with a certificate of its own: what it speaks, and a renewal under load."""
+"""The gateway with its own certificate: its protocols, and a renewal under load."""
 
 import http.client
 import os

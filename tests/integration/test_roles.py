@@ -199,7 +199,7 @@ class Logins:
 
 @pytest.fixture(scope="module")
 def logins(database: Database) -> Iterator[Logins]:
-    """Make the roles as the page says, a login in each, and migrate."""
+    """Create the roles and a login in each, as docs/least-privilege.md describes, and migrate."""
     names = [f"{PREFIX}{process}" for process in roles.PROCESSES]
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
         admin.execute(documented("group roles").replace("orders_", PREFIX).encode())

@@ -30,7 +30,7 @@ SERVERS = {"postgres", "postgres-replica", "valkey", "rabbitmq", "rabbitmq-epmd"
 
 @dataclass(frozen=True)
 class Stack:
-    """Control one stack through its command line, on ports and a state folder of its own."""
+    """Control one stack through its command line, with its own ports and state folder."""
 
     state: Path
     environment: dict[str, str]

@@ -30,7 +30,7 @@ Script = Callable[[socket.socket, int], bool]
 
 
 class ScriptedServer:
-    """A TCP server that answers each request as the script says."""
+    """A TCP server that answers each request by a script."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -123,7 +123,7 @@ def connect() -> Iterator[Connect]:
 
 
 class Beside:
-    """An upstream that is asked on one thread, beside other calls."""
+    """An upstream that is called on one thread, beside other calls."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream

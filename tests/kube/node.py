@@ -249,7 +249,7 @@ state = "{self._state}/run"
 
 
 def stop(nodes: Sequence[Node]) -> None:
-    """End nodes and leave nothing of them: first those who would start a container anew."""
+    """Stop nodes and remove all that is left: first the processes that would restart a container."""
     for name in ("kubelet", "kube-proxy"):
         for node in nodes:
             node.end(name)

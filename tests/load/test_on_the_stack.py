@@ -1,4 +1,4 @@
-"""The load tests as a person runs them: one command, a stack of its own, a verdict."""
+"""The load tests as a person runs them: one command, a separate stack, a verdict."""
 
 import os
 import subprocess

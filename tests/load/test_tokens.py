@@ -18,7 +18,7 @@ from loadtest.locusts.identity import Issuer, IssuerFailed, Signing, headers, si
 
 @contextmanager
 def issuer(*, status: int = 200, life_s: float = 300) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """Grant `token-1`, `token-2`, …, and note what was asked for."""
+    """Grant `token-1`, `token-2`, …, and record the requests."""
     forms: list[dict[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):

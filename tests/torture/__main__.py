@@ -59,7 +59,7 @@ def _shrink(outcome: Outcome, minutes: float) -> None:
 
 
 def _minutes_to_shrink(chosen: argparse.Namespace, plan: Plan) -> float:
-    """Return what was asked for; else some minutes after a short run, and none after a long one."""
+    """Return the given minutes; else some after a short run, and none after a long one."""
     if chosen.shrink is not None:
         return float(chosen.shrink)
     return SHRINK_MINUTES if plan.length_s <= SHORT_S else 0.0

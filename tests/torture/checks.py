@@ -93,7 +93,7 @@ def reads_go_forward(record: TortureRecord, counter: Counter[str]) -> Iterator[V
 
 
 def cancels_kept(record: TortureRecord, counter: Counter[str]) -> Iterator[Violation]:
-    """Find orders that did not end as the answer to their cancellation said."""
+    """Find orders whose end differs from the answer to their cancellation."""
     status = {row.id: row.status for rows in record.rows.values() for row in rows}
     for entry in record.entries:
         if entry.action != "cancel" or entry.status not in (200, 202, 409):
@@ -208,7 +208,7 @@ def _place(item: Mapping[str, Any]) -> tuple[dt.datetime, int]:
 
 
 def keys_kept(record: TortureRecord, counter: Counter[str]) -> Iterator[Violation]:
-    """Find keys that were taken for two requests, or answered in two ways."""
+    """Find keys that were treated as two requests, or answered in two ways."""
     for entry in record.entries:
         if entry.action == "reuse" and entry.status not in _OPEN:
             counter[LOOKED] += 1

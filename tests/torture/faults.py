@@ -241,7 +241,7 @@ ACTIONS: Final[dict[str, Begin]] = {
 
 
 class Conductor:
-    """Does what a plan says, when it says so; each fault on a thread of its own.
+    """Injects a plan's faults at their times, each on a separate thread.
 
     A fault that took longer than planned, as a slow restart does, delays those that touch the same.
     """

@@ -111,7 +111,7 @@ def prove(mutant: str, source: Path, seed: int, budget_s: float = BUDGET_S) -> F
 
 
 def tried(mutant: str, seed: int, shrink_minutes: float) -> Finding:
-    """Plant a mutant and torture it; if asked for, cut the plan down that found it."""
+    """Plant a mutant and run plans on it; on request, shrink the plan that found it."""
     with mutated(None if mutant == UNCHANGED else mutant) as source:
         try:
             finding = prove(mutant, source, seed)

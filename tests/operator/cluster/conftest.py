@@ -217,7 +217,7 @@ def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
-    """Start a RabbitMQ node; each test uses a virtual host of its own."""
+    """Start a RabbitMQ node; each test uses its own virtual host."""
     with node(tmp_path_factory.mktemp("rabbitmq")) as started:
         yield started
 

@@ -387,7 +387,7 @@ for _ in sys.stdin:
 
 
 class Lives:
-    """An operator that is killed again and again; each life is a process of its own.
+    """An operator that is killed again and again; each life is a separate process.
 
     They are forked from a process that has the modules loaded: most of a start is that.
     """

@@ -567,7 +567,7 @@ def provisioned(api: Api, rabbit: Rabbit, namespace: str, example: Example) -> I
 
 
 def _consumes(url: str) -> bool:
-    """Return whether a user may publish, and take from a queue of its own, by AMQP."""
+    """Return whether a user may publish, and consume from its own queue, by AMQP."""
     try:
         connection = pika.BlockingConnection(pika.URLParameters(url))
     except pika.exceptions.AMQPError:

@@ -113,7 +113,7 @@ def replica(start: Callable[..., Any]) -> Iterator[Any]:
 
 
 class Shop:
-    """A resource with an autoscaled worker and a queue, in a namespace of its own."""
+    """A resource with an autoscaled worker and a queue, in its own namespace."""
 
     def __init__(self, api: Api, namespace: str, rabbit: Rabbit, example: Example) -> None:
         self.api, self.namespace, self.rabbit = api, namespace, rabbit

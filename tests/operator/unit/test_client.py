@@ -11,7 +11,7 @@ from orderservice_operator.errors import Busy
 
 
 async def _requests_until_answer(refusals: int, patience_s: float) -> tuple[Any, int]:
-    """Ask a server that refuses so many calls; return the answer and how often it was asked."""
+    """Call a server that first refuses; return the answer and the number of calls."""
     requests = 0
 
     async def answer(_: web.Request) -> web.Response:

@@ -111,7 +111,7 @@ def _run(
 
 
 async def _until_gone(finalizer: Finalizer, service: OrderService) -> float:
-    """Finalize until nobody wants to look again; return how many seconds that took."""
+    """Finalize until no retry is wanted; return how many seconds that took."""
     began_at = time.monotonic()
     async with asyncio.timeout(20):
         while (wait_s := await finalizer.finalize(service)) is not None:  # noqa: ASYNC110 it says when
