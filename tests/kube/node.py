@@ -249,7 +249,7 @@ state = "{self._state}/run"
 
 
 def stop(nodes: Sequence[Node]) -> None:
-    """Stop nodes and remove all that is left: first the processes that would restart a container."""
+    """Stop nodes and remove all that is left: first the programs that would restart containers."""
     for name in ("kubelet", "kube-proxy"):
         for node in nodes:
             node.end(name)

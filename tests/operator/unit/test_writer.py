@@ -77,7 +77,7 @@ def test_a_deployment_that_could_not_be_checked_is_tried_again_and_nothing_goes_
 
 
 def test_a_new_child_costs_a_look_and_a_write() -> None:
-    """A child that others made must not be adopted, and an apply cannot be restricted to creating."""
+    """A child that others made must not be adopted, and an apply cannot be limited to creating."""
     requests: list[str] = []
 
     async def answer(request: web.Request) -> web.Response:
