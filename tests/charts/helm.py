@@ -1,7 +1,6 @@
 """The real Helm, as a person calls it."""
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, Final
@@ -70,7 +69,10 @@ def values_of(environment: str) -> tuple[str, str]:
 
 def released(chart: Path, folder: Path) -> Path:
     """Unpack a chart as it was released last."""
-    shutil.unpack_archive(_RELEASED / f"{chart.name}.tar.gz", folder, filter="data")
+    archive = _RELEASED / f"{chart.name}.tar.gz"
+    folder.mkdir(exist_ok=True)
+    # Debian's Python 3.11.2 has no filters for archives, and later ones warn where none is given.
+    subprocess.run(["tar", "-xzf", str(archive), "-C", str(folder)], check=True)
     return folder / chart.name
 
 
