@@ -61,3 +61,20 @@ def test_redis_is_not_asked_for_what_was_given_back() -> None:
     server.wake.clear()
     assert server.batches.admit("second")
     assert server.wake.is_set()
+
+
+def test_requests_that_come_while_a_report_is_sent_wait_for_the_next() -> None:
+    server = Server()
+    count = server.count
+
+    def count_busy(reports: Sequence[UnreportedCount]) -> list[Window]:
+        # Under load there always are new requests, also from principals whose turn is over.
+        assert server.batches.admit("busy")
+        return count(reports)
+
+    server.batches = Batches(1000, MINUTE_MS, count_busy, server.wake)
+    assert server.batches.admit("busy")
+    server.wake.clear()
+    server.batches.flush()
+    assert server.counts == {"busy": 1}
+    assert server.wake.is_set()

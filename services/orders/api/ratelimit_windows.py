@@ -168,26 +168,38 @@ class Batches:
             self._add_unreported(key, requests)
 
     def flush(self) -> None:
-        """Report all counts. Raises RedisDown; the rest is unreported then as before."""
-        while batch := self._batch():
-            try:
-                windows = self._report(batch)
-            except RedisDown:
-                for count in batch:
-                    self.put_back(*count)
-                raise
-            for count, window in zip(batch, windows, strict=True):
-                if window is None:
-                    self.put_back(*count)
-                else:  # not again: a server that refuses one principal would count the others twice
-                    self.learn(count.key, window, count.requests)
-            if None in windows:
-                raise RedisDown("Redis refused to count a principal")
+        """Report the counts that are due now. Raises RedisDown; the rest stays unreported then.
 
-    def _batch(self) -> list[UnreportedCount]:
+        Requests that come meanwhile wait for the next report. Under load they never end: to report
+        them, too, would keep the thread busy with reports of a few requests.
+        """
         with self._lock:
-            keys = [key for key, _ in zip(self._due, range(_BATCH), strict=False)]
-            return [UnreportedCount(key, self._take(key)) for key in keys]
+            due_keys = list(self._due)
+        try:
+            for start in range(0, len(due_keys), _BATCH):
+                self._report_counts(due_keys[start : start + _BATCH])
+        finally:
+            if self._due:
+                self._wake.set()
+
+    def _report_counts(self, keys: Sequence[str]) -> None:
+        with self._lock:
+            counts = [UnreportedCount(key, self._take(key)) for key in keys if key in self._due]
+        if not counts:
+            return
+        try:
+            windows = self._report(counts)
+        except RedisDown:
+            for count in counts:
+                self.put_back(*count)
+            raise
+        for count, window in zip(counts, windows, strict=True):
+            if window is None:
+                self.put_back(*count)
+            else:  # not again: a server that refuses one principal would count the others twice
+                self.learn(count.key, window, count.requests)
+        if None in windows:
+            raise RedisDown("Redis refused to count a principal")
 
     def _add_unreported(self, key: str, requests: int) -> None:
         """Add to the unreported count. At 0, nothing is due, and the principal may be evicted."""
