@@ -14,14 +14,14 @@ from orders.telemetry import logs
 logs.configure(LogSettings(format="json"), "test")
 logs.start_batching()
 for number in range(100):
-    logs.write("info", "request.completed", number=number)
+    logs.write("info", "request.completed", {"number": number})
 structlog.get_logger().warning("redis.bypassed", number=100)
-logs.write("info", "request.completed", number=101)
+logs.write("info", "request.completed", {"number": 101})
 logs.flush_lines()
-logs.write("info", "request.completed", number=102)
+logs.write("info", "request.completed", {"number": 102})
 logs.stop_batching()
-logs.write("info", "request.completed", number=103)
-logs.write("info", "request.completed", number=104)
+logs.write("info", "request.completed", {"number": 103})
+logs.write("info", "request.completed", {"number": 104})
 """
 
 

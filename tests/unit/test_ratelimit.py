@@ -29,7 +29,7 @@ def passes(window: Window, limit: int, window_ms: int, after_ms: int) -> bool:
     if left_ms <= 0:
         window = Window(window.current, 0, left_ms + window_ms)
     else:
-        window = window._replace(left_ms=left_ms)
+        window = Window(window.previous, window.current, left_ms)
     return window.left_ms <= 0 or weighted(window, window_ms) + 1 <= limit
 
 

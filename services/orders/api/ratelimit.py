@@ -94,11 +94,7 @@ class Counter:
     def refusal(self, key: str) -> LimitDecision | None:
         """Return the refusal of a client that cannot pass yet."""
         wait_s = self._refusals.wait_s(key)
-        return self._counted_verdict("refused", self._refusal(wait_s)) if wait_s > 0 else None
-
-    def begin(self, key: str, *, ask: bool) -> PendingCount:
-        """Begin to count a request; `ask`: by asking Redis in any case."""
-        return self.windows.begin(key, ask=ask)
+        return self._counted_refusal("refused", wait_s) if wait_s > 0 else None
 
     def record_reply(self, count: PendingCount, reply: Reply, began_s: float) -> None:
         """Note what Redis answered to a question of `began_s`."""
@@ -109,12 +105,9 @@ class Counter:
     def verdict(self, count: PendingCount) -> LimitDecision:
         """Return what became of a request that was counted, or refused."""
         if count.allowed:
-            return self._counted_verdict("allowed", self._allowance(count.window))
-        return self._counted_verdict("refused", self._refusal(self._wait_ms(count.window) / 1000))
-
-    def give_back(self, count: PendingCount) -> Command | None:
-        """Subtract a count; return the command that Redis needs at once, if any."""
-        return self.windows.give_back(count)
+            self._decided["allowed"].inc()
+            return self._allowance(count.window)
+        return self._counted_refusal("refused", self._wait_ms(count.window) / 1000)
 
     def passes_here(self, key: str) -> bool:
         """Whether this process alone would let a request pass."""
@@ -125,14 +118,14 @@ class Counter:
         with self._local_lock:
             allowed = self._local.hit(self._item, key)
         if allowed:
-            allowance = self._allowance(self._window_here(key))
-            return self._counted_verdict("fallback_allowed", allowance)
+            self._decided["fallback_allowed"].inc()
+            return self._allowance(self._window_here(key))
         return self.refuse_here(key)
 
     def refuse_here(self, key: str) -> LimitDecision:
         """Return the refusal of a client over the limit in this process alone."""
         wait_s = self._wait_ms(self._window_here(key)) / 1000
-        return self._counted_verdict("fallback_refused", self._refusal(wait_s))
+        return self._counted_refusal("fallback_refused", wait_s)
 
     def _window_here(self, key: str) -> Window:
         storage: MemoryStorage = self._local.storage  # type: ignore[assignment]
@@ -147,7 +140,8 @@ class Counter:
         until_ms = window.left_ms if remaining else self._wait_ms(window)
         return LimitDecision(self.name, True, limit, remaining, self._seconds(until_ms / 1000), 0)
 
-    def _refusal(self, wait_s: float) -> LimitDecision:
+    def _counted_refusal(self, decision: str, wait_s: float) -> LimitDecision:
+        self._decided[decision].inc()
         seconds = self._seconds(wait_s)
         return LimitDecision(self.name, False, self._item.amount, 0, seconds, seconds)
 
@@ -157,10 +151,6 @@ class Counter:
 
     def _wait_ms(self, window: Window) -> int:
         return wait_ms(window, self._item.amount, self._window_ms)
-
-    def _counted_verdict(self, decision: str, verdict: LimitDecision) -> LimitDecision:
-        self._decided[decision].inc()
-        return verdict
 
 
 class _RefusalCache:
@@ -259,11 +249,7 @@ class RateLimiter:
         self._headers = {counter.name: counter.header for counter in counters}
         batches = [counter.windows.batches for counter in counters if counter.windows.batches]
         self._reporter = Reporter(batches, wake or threading.Event())
-
-    @property
-    def has_further(self) -> bool:
-        """Whether `decide` needs the operation."""
-        return bool(self._further)
+        self.has_further: Final = bool(self._further)  # whether `decide` needs the operation
 
     def start(self) -> None:
         """Start to report batches of counts; call it after fork."""
@@ -288,7 +274,7 @@ class RateLimiter:
         if refusals:
             return Decision(tuple(refusals)), None
         ask = bool(also) or self._redis.breaker.open  # without Redis nothing may pass its stand-in
-        counts = [(counter, counter.begin(key, ask=ask)) for counter, key in counters]
+        counts = [(counter, counter.windows.begin(key, ask=ask)) for counter, key in counters]
         try:
             replies = self._ask(counts, also)
         except RedisDown as error:
@@ -302,7 +288,7 @@ class RateLimiter:
         """Decide by one policy: all that a request costs where no further ones are set."""
         if refusal := counter.refusal(key):
             return Decision((refusal,)), None
-        count = counter.begin(key, ask=bool(also) or self._redis.breaker.open)
+        count = counter.windows.begin(key, ask=bool(also) or self._redis.breaker.open)
         replies: list[Reply] = []
         if count.command is not None:
             began_s = self._clock()
@@ -361,7 +347,7 @@ class RateLimiter:
         With batches, the next report does that. Else it takes a round trip of its own: a refusal
         that is remembered here costs none.
         """
-        commands = [counter.give_back(count) for counter, count in counts]
+        commands = [counter.windows.give_back(count) for counter, count in counts]
         due = [command for command in commands if command]
         if due:
             with contextlib.suppress(RedisDown):
@@ -389,7 +375,7 @@ def _restore_unreported(counts: Sequence[tuple[Counter, PendingCount]], error: R
         elif count.command:
             counter.windows.put_back(count)
         else:
-            counter.give_back(count)
+            counter.windows.give_back(count)
 
 
 def _identity(policy: Policy, principal: str, request: CountedRequest) -> str | None:

@@ -21,6 +21,8 @@ from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Final, NamedTuple
 
+import msgspec
+
 from orders.cache.client import Command, Redis, RedisDown, RedisRefused, Reply
 
 FLUSH_S: Final = 0.05
@@ -30,7 +32,7 @@ _ENTRIES: Final = 10_000  # ~3 MB; an evicted principal starts empty until the n
 _BATCH: Final = 100  # principals in a round trip, well within the budget of one call
 
 
-class Window(NamedTuple):
+class Window(msgspec.Struct, frozen=True, gc=False):
     """What counts for a principal: `left_ms` until the current window becomes the previous one."""
 
     previous: int
@@ -277,16 +279,14 @@ class Reporter:
                 self._stop.wait(error.retry_after_s or 1)
 
 
-class PendingCount:
-    """A request being counted: admitted by this process, or a command to Redis."""
+class PendingCount(msgspec.Struct):
+    """A request being counted: allowed by this process, or a command to Redis."""
 
-    __slots__ = ("allowed", "command", "key", "unreported", "window")
-
-    def __init__(
-        self, key: str, command: Command | None, window: Window, unreported: int = 0
-    ) -> None:
-        self.key, self.command, self.window = key, command, window
-        self.unreported, self.allowed = unreported, command is None
+    key: str
+    window: Window
+    allowed: bool
+    command: Command | None = None
+    unreported: int = 0  # reported by the command
 
 
 class RedisWindows:
@@ -320,9 +320,10 @@ class RedisWindows:
         if self.batches is not None:
             window = None if ask else self.batches.admit(key)
             if window is not None:
-                return PendingCount(key, None, window)
+                return PendingCount(key, window, True)
             unreported = self.batches.take(key)
-        return PendingCount(key, self._command(key, 1, unreported), Window(0, 0, 0), unreported)
+        command = self._command(key, 1, unreported)
+        return PendingCount(key, Window(0, 0, 0), False, command, unreported)
 
     def record_reply(self, count: PendingCount, reply: Reply) -> None:
         """Note what Redis answered to the command of a count."""

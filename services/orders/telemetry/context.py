@@ -73,10 +73,10 @@ class using:  # noqa: N801 used like a function, as contextlib.suppress is
         self._context = context
 
     def __enter__(self) -> None:
-        self._token = enter(self._context)
+        self._token = _current.set(self._context)
 
     def __exit__(self, *_: object) -> None:
-        leave(self._token)
+        _current.reset(self._token)
 
 
 def outgoing_headers() -> dict[str, str]:
