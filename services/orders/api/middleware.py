@@ -290,7 +290,9 @@ class Admission:
         """Count the request; note or look up the user's recent write in the same round trip."""
         commands = self._commands(operation, user_id)
         principal = self._principal(exchange, env, user_id)
-        request = self._counted_request(exchange, env, operation)
+        request = None
+        if self._limiter is not None and self._limiter.has_further:
+            request = self._counted_request(exchange, env, operation)
         replies = self._limit(exchange, principal, request, commands)
         if self._writers is None:
             exchange.wrote_recently = False  # without replicas no list can be stale
@@ -346,10 +348,8 @@ class Admission:
 
     def _counted_request(
         self, exchange: HttpExchange, env: dict[str, Any], operation: Operation
-    ) -> CountedRequest | None:
-        """Return the input of the further policies; None if there are none."""
-        if self._limiter is None or not self._limiter.has_further:
-            return None
+    ) -> CountedRequest:
+        """Return what the further policies count by."""
         return CountedRequest(
             address=client_address(env, self._trusted_proxies),
             claims=exchange.caller.claims,

@@ -80,7 +80,7 @@ class Counter:
         self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
         # The storage makes a timer and starts it: two threads at once would start one timer twice.
         self._local_lock = threading.Lock()
-        self._refusals = _RefusalCache(clock)
+        self._clock, self._refusals = clock, _RefusalCache(clock)
         self.header = f'"{name}";q={requests};w={self._window_s}'
         self._decided = {
             decision: Tally(RATELIMIT_DECISIONS.labels(name, decision))
@@ -93,8 +93,10 @@ class Counter:
 
     def refusal(self, key: str) -> LimitDecision | None:
         """Return the refusal of a client that cannot pass yet."""
-        wait_s = self._refusals.wait_s(key)
-        return self._counted_refusal("refused", wait_s) if wait_s > 0 else None
+        until = self._refusals.until.get(key)
+        if until is None or (wait_s := until - self._clock()) <= 0:
+            return None
+        return self._counted_refusal("refused", wait_s)
 
     def record_reply(self, count: PendingCount, reply: Reply, began_s: float) -> None:
         """Note what Redis answered to a question of `began_s`."""
@@ -158,25 +160,20 @@ class _RefusalCache:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._until: dict[str, float] = {}
+        self.until: dict[str, float] = {}  # when a principal may pass, by the clock
         self._lock = threading.Lock()
-
-    def wait_s(self, key: str) -> float:
-        """Return the seconds until the principal could pass; 0 or less when it may be now."""
-        until = self._until.get(key)
-        return 0.0 if until is None else until - self._clock()
 
     def add(self, key: str, until: float) -> None:
         with self._lock:
-            if len(self._until) >= _MAX_REFUSALS:
+            if len(self.until) >= _MAX_REFUSALS:
                 self._make_room()
-            self._until[key] = until
+            self.until[key] = until
 
     def _make_room(self) -> None:
         now = self._clock()
-        self._until = {key: until for key, until in self._until.items() if until > now}
-        if len(self._until) >= _MAX_REFUSALS:
-            self._until.clear()  # they cost a Redis call each again, nothing worse
+        self.until = {key: until for key, until in self.until.items() if until > now}
+        if len(self.until) >= _MAX_REFUSALS:
+            self.until.clear()  # they cost a Redis call each again, nothing worse
 
 
 class CountedRequest(msgspec.Struct, frozen=True):
@@ -192,14 +189,10 @@ class CountedRequest(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """The decision on a request: all policies', or only the refusals."""
+    """Whether a request may pass, with the decisions of all policies, or only the refusals."""
 
+    allowed: bool
     verdicts: tuple[LimitDecision, ...]
-
-    @property
-    def allowed(self) -> bool:
-        """Whether it may pass."""
-        return self.verdicts[0].allowed
 
     @property
     def policies(self) -> list[str]:
@@ -272,7 +265,7 @@ class RateLimiter:
         counters = self._keyed_counters(principal, request)
         refusals = [refusal for counter, key in counters if (refusal := counter.refusal(key))]
         if refusals:
-            return Decision(tuple(refusals)), None
+            return Decision(False, tuple(refusals)), None
         ask = bool(also) or self._redis.breaker.open  # without Redis nothing may pass its stand-in
         counts = [(counter, counter.windows.begin(key, ask=ask)) for counter, key in counters]
         try:
@@ -287,7 +280,7 @@ class RateLimiter:
     ) -> tuple[Decision, list[Reply] | None]:
         """Decide by one policy: all that a request costs where no further ones are set."""
         if refusal := counter.refusal(key):
-            return Decision((refusal,)), None
+            return Decision(False, (refusal,)), None
         count = counter.windows.begin(key, ask=bool(also) or self._redis.breaker.open)
         replies: list[Reply] = []
         if count.command is not None:
@@ -296,9 +289,10 @@ class RateLimiter:
                 reply, *replies = self._redis.run(count.command, *also)
             except RedisDown as error:
                 _restore_unreported([(counter, count)], error)
-                return Decision((counter.count_here(key),)), None
+                verdict = counter.count_here(key)
+                return Decision(verdict.allowed, (verdict,)), None
             counter.record_reply(count, reply, began_s)
-        return Decision((counter.verdict(count),)), replies
+        return Decision(count.allowed, (counter.verdict(count),)), replies
 
     def headers(self, decision: Decision) -> list[tuple[str, str]]:
         """Return the header fields that every answer under the limit carries."""
@@ -339,7 +333,8 @@ class RateLimiter:
         refusing = [(counter, count) for counter, count in counts if not count.allowed]
         if refusing and len(refusing) < len(counts):
             self._give_back([(counter, count) for counter, count in counts if count.allowed])
-        return Decision(tuple([counter.verdict(count) for counter, count in refusing or counts]))
+        verdicts = [counter.verdict(count) for counter, count in refusing or counts]
+        return Decision(not refusing, tuple(verdicts))
 
     def _give_back(self, counts: Sequence[tuple[Counter, PendingCount]]) -> None:
         """Subtract the counts of a request that another policy refused.
@@ -356,10 +351,11 @@ class RateLimiter:
     def _decide_here(self, counters: Sequence[_KeyedCounter]) -> Decision:
         refusing = [keyed for keyed in counters if not keyed[0].passes_here(keyed[1])]
         if refusing:
-            return Decision(tuple(counter.refuse_here(key) for counter, key in refusing))
+            refusals = [counter.refuse_here(key) for counter, key in refusing]
+            return Decision(False, tuple(refusals))
         verdicts = [counter.count_here(key) for counter, key in counters]
         refused = [verdict for verdict in verdicts if not verdict.allowed]  # by another thread
-        return Decision(tuple(refused or verdicts))
+        return Decision(not refused, tuple(refused or verdicts))
 
 
 def _restore_unreported(counts: Sequence[tuple[Counter, PendingCount]], error: RedisDown) -> None:

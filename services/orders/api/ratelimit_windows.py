@@ -127,7 +127,7 @@ class Batches:
     def admit(self, key: str) -> Window | None:
         """Admit a request and return what counts with it; None when Redis has to be asked."""
         with self._lock:
-            entry = self._entry(key)
+            entry = self._entries.get(key) or self._new_entry(key)
             if entry.unreported + entry.sending >= self.share:
                 return None
             age_ms = round((self._clock() - entry.known_at) * 1000)
@@ -223,11 +223,11 @@ class Batches:
         return requests
 
     def _entry(self, key: str) -> _Principal:
-        entry = self._entries.get(key)
-        if entry is None:
-            entry = _Principal(Window(0, 0, self._window_ms), self._clock())
-            self._entries[key] = entry
-            self._make_room()
+        return self._entries.get(key) or self._new_entry(key)
+
+    def _new_entry(self, key: str) -> _Principal:
+        entry = self._entries[key] = _Principal(Window(0, 0, self._window_ms), self._clock())
+        self._make_room()
         return entry
 
     def _make_room(self) -> None:

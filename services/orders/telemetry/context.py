@@ -4,7 +4,7 @@ Source: W3C Trace Context, https://www.w3.org/TR/trace-context/ (version 00).
 """
 
 import contextvars
-import os
+import random
 import re
 from typing import Final
 
@@ -44,7 +44,8 @@ def accept(correlation_id: str | None, traceparent: str | None) -> tuple[Context
 
     The second value is whether the trace is the peer's.
     """
-    random_hex = os.urandom(40).hex()  # one call to the kernel for all three ids
+    # No secret, so no call to the kernel. Python seeds anew after a fork.
+    random_hex = random.getrandbits(320).to_bytes(40).hex()  # noqa: S311
     is_valid = correlation_id is not None and _CORRELATION_ID.match(correlation_id)
     correlation = correlation_id if is_valid and correlation_id else random_hex[:32]
     match = _TRACEPARENT.match(traceparent) if traceparent else None

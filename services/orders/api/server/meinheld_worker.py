@@ -85,7 +85,9 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
             return paced(wsgi(environ, start_response), environ)
 
         def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            if _is_gone(environ["meinheld.client"]):
+            client = environ["meinheld.client"]
+            if client.has_gone():
+                _abandon(client)
                 return []
             self.nr += 1
             if self.nr == self.max_requests:
@@ -148,18 +150,15 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
         os._exit(1)
 
 
-def _is_gone(client: Any) -> bool:
-    """Return whether the client has gone; if so, close its connection without an answer.
+def _abandon(client: Any) -> None:
+    """Close the connection of a client that has gone, without an answer.
 
     A request may have waited in the kernel behind others. The gateway closes its connection when
     its client does. A client that only shuts its sending side counts as gone, too; no proxy does
     that.
     """
-    if not client.has_gone():
-        return False
     client.set_closed(1)
     _abandoned.inc()
-    return True
 
 
 class _ErrorLog:
