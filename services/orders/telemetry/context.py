@@ -45,7 +45,7 @@ def accept(correlation_id: str | None, traceparent: str | None) -> tuple[Context
     The second value is whether the trace is the peer's.
     """
     # No secret, so no call to the kernel. Python seeds anew after a fork.
-    random_hex = random.getrandbits(320).to_bytes(40).hex()  # noqa: S311
+    random_hex = random.getrandbits(320).to_bytes(40).hex()
     is_valid = correlation_id is not None and _CORRELATION_ID.match(correlation_id)
     correlation = correlation_id if is_valid and correlation_id else random_hex[:32]
     match = _TRACEPARENT.match(traceparent) if traceparent else None
