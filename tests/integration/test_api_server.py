@@ -113,6 +113,23 @@ class Client(threading.Thread):
         self._connection.close()
 
 
+def test_a_worker_that_stops_keeps_no_new_connection_waiting(folder: Path) -> None:
+    """The kernel wakes one worker for a connection: not one that accepts no more."""
+    with serving(folder, workers=2, graceful_timeout_s=20) as server:
+        eventually(lambda: len(server.workers) == 2)
+        waiting = hold(server, "/pid")
+        stopping = int(read_answer(waiting)[2])  # the one that the kernel wakes first
+        idle = hold(server, "/pid")
+        while int(read_answer(idle)[2]) != stopping:
+            idle = hold(server, "/pid")
+        waiting.sendall(request("POST", "/together", "Content-Length: 0"))  # its loop goes on
+        os.kill(stopping, signal.SIGTERM)
+        assert read_all(idle) == b""
+        for _ in range(5):
+            assert int(server.get("/pid")) != stopping
+        assert is_running(stopping)
+
+
 @BOTH
 def test_sigterm_finishes_requests_in_flight(folder: Path, worker_class: str) -> None:
     with serving(folder, worker_class=worker_class, threads=4) as server:

@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Sequence
 
-from orders.api.ratelimit_windows import Batches, UnreportedCount, Window
+from integration.serving import eventually
+from orders.api.ratelimit_windows import Batches, Reporter, UnreportedCount, Window
 
 MINUTE_MS = 60_000
 REMEMBERED = 10_000  # principals that a process knows
@@ -78,3 +79,22 @@ def test_requests_that_come_while_a_report_is_sent_wait_for_the_next() -> None:
     server.batches.flush()
     assert server.counts == {"busy": 1}
     assert server.wake.is_set()
+
+
+def test_a_report_that_fails_for_another_reason_is_repeated() -> None:
+    server = Server()
+    count, errors = server.count, [RuntimeError("can't start new thread")]
+
+    def count_later(reports: Sequence[UnreportedCount]) -> list[Window]:
+        if errors:
+            raise errors.pop()
+        return count(reports)
+
+    server.batches = Batches(1000, MINUTE_MS, count_later, server.wake)
+    reporter = Reporter([server.batches], server.wake)
+    reporter.start()
+    try:
+        assert server.batches.admit("first")
+        eventually(lambda: server.counts == {"first": 1})
+    finally:
+        reporter.close()

@@ -84,7 +84,7 @@ class TelemetryMiddleware:
         if remote:
             context = tracing.decide(context)
         method = env["REQUEST_METHOD"]
-        # Falcon would raise and catch a KeyError, 3 % of a hot GET's CPU.
+        # Without it, Falcon raises and catches a KeyError: 4 % of a hot GET's CPU.
         env.setdefault("CONTENT_TYPE", "")
         with tracing.root(context, method, tracing.SERVER, remote=remote) as span:
             exchange = HttpExchange(ids.current() or context, method, env["PATH_INFO"], span)

@@ -10,7 +10,7 @@ do so below 80 % of the limit, as Redis said last. A principal that this process
 starts with an empty window. A process has at most `share` unreported requests of a principal. Then
 it asks Redis, and so learns what all processes have counted. Near the limit Redis decides. So
 within a window all processes together admit at most `processes × share` requests beyond the limit.
-That happens only if all of them are asked at once, because a process reports after FLUSH_S.
+That happens only if all of them are asked at once, because a process reports every FLUSH_S.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from importlib import resources
 from typing import Final, NamedTuple
 
 import msgspec
+import structlog
 
 from orders.cache.client import Command, Redis, RedisDown, RedisRefused, Reply
 
@@ -30,6 +31,7 @@ SHARE: Final = 50  # a 50th of the limit may be unreported; Redis decides on lim
 _FAR: Final = 0.8  # share of the limit up to which Redis need not be asked
 _ENTRIES: Final = 10_000  # ~3 MB; an evicted principal starts empty until the next report
 _BATCH: Final = 100  # principals in a round trip, well within the budget of one call
+_log = structlog.get_logger()
 
 
 class Window(msgspec.Struct, frozen=True, gc=False):
@@ -191,7 +193,7 @@ class Batches:
             return
         try:
             windows = self._report(counts)
-        except RedisDown:
+        except BaseException:
             for count in counts:
                 self.put_back(*count)
             raise
@@ -277,6 +279,9 @@ class Reporter:
                 self._flush()
             except RedisDown as error:  # it is asked again when it may be back
                 self._stop.wait(error.retry_after_s or 1)
+            except Exception as error:  # noqa: BLE001 without its thread nothing would be reported
+                _log.error("ratelimit.report_failed", exc_info=error)
+                self._stop.wait(1)
 
 
 class PendingCount(msgspec.Struct):
